@@ -1,6 +1,7 @@
 """From text to checked values: reading TOML, applying `--set`, and saying what is wrong in one line."""
 
 import difflib
+import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -74,7 +75,7 @@ def check_section(where: str, section: str, table: Any, known: type[BaseModel] |
     except ValidationError as error:
         # Unknown keys first: a misspelt key is often also a missing one, and the spelling is what to mend.
         errors = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-        raise _complaint(place, section, known, errors[0]) from error
+        raise _complaint(place, section, known, table, errors[0]) from error
 
 
 # How pydantic begins a message, and how we go on after "wanted".
@@ -90,13 +91,17 @@ _WANTED = {
 }
 
 
-def _complaint(place: str, section: str, model: type[BaseModel], error: Any) -> UserError:
+def _complaint(place: str, section: str, model: type[BaseModel], table: Any, error: Any) -> UserError:
     path = ".".join(str(part) for part in error["loc"])
-    key = f"{section}.{path}" if path else section
     if error["type"] == "extra_forbidden":
-        return _unknown(place, path, list(model.model_fields), "key")
+        return _unknown(place, path, list(model.model_fields) if len(error["loc"]) == 1 else [], "key")
     if error["type"] == "missing":
-        return UserError(place, f"no {path!r}", "a value for it", f"write it in the file or say --set {key}=VALUE")
+        todo = f"write it in the file or say --set {section}.{path}=VALUE"
+        return UserError(place, f"no {path!r}", "a value for it", todo)
+    present = _present(table, error["loc"])
+    # An element of an array cannot be set alone.
+    key = ".".join([section, *(str(part) for part in itertools.takewhile(lambda part: isinstance(part, str), present))])
+    path = ".".join(str(part) for part in present)
     wanted = error["msg"]
     for beginning, ours in _WANTED.items():
         if wanted.startswith(beginning):
@@ -105,8 +110,20 @@ def _complaint(place: str, section: str, model: type[BaseModel], error: Any) -> 
     return UserError(f"{place} {path}".rstrip(), repr(error["input"]), wanted, f"change {key} in the file or by --set")
 
 
+def _present(table: Any, loc: Sequence[str | int]) -> list[str | int]:
+    """The part of pydantic's location that is in the table; it goes on with the tag of the union it tried last."""
+    found: list[str | int] = []
+    for part in loc:
+        try:
+            table = table[part]
+        except (KeyError, IndexError, TypeError):
+            break
+        found.append(part)
+    return found
+
+
 def _unknown(place: str, key: str, known: Sequence[str], noun: str) -> UserError:
     """The complaint of rule 6: `key` is the dotted path below `place`; `known` holds the names at the top of it."""
     close = difflib.get_close_matches(key, known, n=1)
     todo = f"did you mean {close[0]!r}?" if close else "correct it or take it out"
-    return UserError(place, f"the unknown {noun} {key!r}", f"one of {', '.join(known)}", todo)
+    return UserError(place, f"the unknown {noun} {key!r}", f"one of {', '.join(known)}" if known else "", todo)
