@@ -21,7 +21,7 @@ TEST_CONF = {
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One Spark for the whole test session. Tests may set job descriptions and pools; they leave the session running."""
+    """One Spark for the whole test session; a test leaves it running."""
     from spark_rl.spark.session import get_session
 
     warehouse = tmp_path_factory.mktemp("warehouse").as_uri()

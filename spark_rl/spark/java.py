@@ -1,4 +1,4 @@
-"""Finding the Java runtime that Spark runs on. Standard library only: the set-up uses it before anything is installed."""
+"""Finding the Java runtime that Spark runs on. Standard library only: the set-up uses it before any installation."""
 
 import os
 import re
@@ -12,8 +12,9 @@ from spark_rl.errors import UserError
 MINIMUM = 17  # Spark 4 is compiled for it
 
 HOW_TO_GET = (
-    "install one: apt-get install openjdk-17-jre-headless (Debian, Ubuntu) | dnf install java-17-openjdk-headless (RHEL) "
-    "| brew install openjdk@17 and set JAVA_HOME to it (macOS) | conda install -c conda-forge openjdk=17 (conda)"
+    "install one: apt-get install openjdk-17-jre-headless (Debian, Ubuntu) | "
+    "dnf install java-17-openjdk-headless (RHEL) | brew install openjdk@17 and set JAVA_HOME to it (macOS) | "
+    "conda install -c conda-forge openjdk=17 (conda)"
 )
 
 

@@ -13,9 +13,8 @@ def parse_settings(settings: Iterable[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key.strip().startswith("spark."):
-            raise UserError(
-                "--spark-conf", repr(setting), "spark.KEY=VALUE", "for example --spark-conf spark.ui.port=4050"
-            )
+            todo = "for example --spark-conf spark.ui.port=4050"
+            raise UserError("--spark-conf", repr(setting), "spark.KEY=VALUE", todo)
         parsed[key.strip()] = value.strip()
     return parsed
 

@@ -12,6 +12,8 @@ from spark_rl.spark import java
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+QUIET = Path(__file__).with_name("log4j2.properties").as_uri()
+
 # What a session gets that nobody submitted and nobody configured.
 ALONE = {
     "spark.master": "local[*]",
@@ -21,7 +23,7 @@ ALONE = {
     "spark.scheduler.mode": "FAIR",
     # The terminal belongs to our progress line.
     "spark.ui.showConsoleProgress": "false",
-    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
+    "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET}",
     # 4040 may be taken by other sessions of this machine; the default gives up at the 16th.
     "spark.port.maxRetries": "100",
     # The same query gives the same text on every machine.

@@ -1,0 +1,54 @@
+"""spark-rl train: the main job."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spark_rl.cli.options import Json, Properties, SparkConf, print_facts, print_json, session
+
+
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A TOML file, such as conf/ppo_cartpole.toml.")],
+    run: Annotated[
+        str | None,
+        typer.Option("--run", metavar="URI", help="Where the run lives; else runs/<preset>-<UTC time>."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key: rollout.num_groups=4; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last committed iteration of --run.")] = False,
+    as_json: Json = False,
+    spark_conf: SparkConf = None,
+    properties_file: Properties = None,
+) -> int:
+    """Train a policy; every transition is kept as a table."""
+    from spark_rl.cli.progress import Progress
+    from spark_rl.config import load_config
+    from spark_rl.errors import UserError
+
+    if resume and run is None:
+        raise UserError("--resume", "no --run", "the directory of the run to go on with", "add --run URI")
+    loaded = load_config(config, set_ or [])
+    uri = run or default_run(config)
+    try:
+        with session(f"train {Path(config).stem}", properties_file, spark_conf) as spark, Progress() as progress:
+            from spark_rl import train as training
+
+            summary = training.train(loaded, uri, spark=spark, resume=resume, progress=progress)
+    except (KeyboardInterrupt, typer.Abort):
+        again = " ".join(["spark-rl train", config, *(f"--set {item}" for item in set_ or []), f"--run {uri} --resume"])
+        typer.echo(f"spark-rl: interrupted; committed iterations are kept; go on with: {again}", err=True)
+        return 130
+    if as_json:
+        print_json(summary)
+    else:
+        print_facts(f"run {uri}", summary)
+    return 0
+
+
+def default_run(config: str) -> str:
+    """`runs/<preset>-<UTC time>`, below the directory the command is typed in."""
+    return f"runs/{Path(config).stem}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
