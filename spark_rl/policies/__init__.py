@@ -1,0 +1,1 @@
+"""How to act: specs, weights, the numpy acting side and the torch networks. Importing this room imports no torch."""

@@ -1,0 +1,116 @@
+"""Actor-critic networks in torch, every parameter a named view of one flat vector.
+
+On small networks an update is mostly interpreter and dispatch time: with one vector, gradient clipping is one norm
+and Adam one fused call, whatever the number of layers. N rows, F flat features, P distribution parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spark_rl.errors import RunError
+from spark_rl.policies.distributions import distribution
+from spark_rl.policies.features import Features
+from spark_rl.policies.spec import PolicySpec
+
+HEAD_GAIN = {"actor": 0.01, "critic": 1.0}  # a near-uniform first policy; Andrychowicz et al. 2020, section 3.2
+HIDDEN_GAIN = math.sqrt(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One named part of the flat vector: orthogonal with `gain` where that is positive, else filled with `value`."""
+
+    name: str
+    shape: tuple[int, ...]
+    gain: float = 0.0
+    value: float = 0.0
+
+
+@dataclass(slots=True)
+class Output:
+    """What the network says about N observations."""
+
+    params: Tensor  # [N, P] of the action distribution
+    log_std: Tensor | None  # [D] for box actions
+    value: Tensor  # [N]
+
+
+class Network:
+    """Parameters, their names and their gradient; the forward pass is a subclass's."""
+
+    def __init__(self, spec: PolicySpec, parameters: list[Parameter], *, seed: int, device: torch.device) -> None:
+        if spec.action.only.kind == "box":
+            parameters = [*parameters, Parameter("log_std", (spec.action.only.size,), value=spec.log_std_init)]
+        self.parameters = tuple(parameters)
+        # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
+        rng = torch.Generator().manual_seed(seed)
+        parts = [_initial(parameter, rng).flatten() for parameter in parameters]
+        self.flat = torch.nn.Parameter(torch.cat(parts).to(device))
+        self.flat.grad = torch.zeros_like(self.flat)
+
+    def __call__(self, features: Tensor, images: list[Tensor]) -> Output:
+        """Features [N, F] float32 and images uint8 [N, *shape] each, in the order of the space's leaves."""
+        raise NotImplementedError
+
+    def backward(self, loss: Tensor) -> Tensor:
+        """Replaces `flat.grad` by the gradient of `loss` and returns it, [P]."""
+        raise NotImplementedError
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Name -> view of a vector that is laid out like `flat`."""
+        result, first = {}, 0
+        for parameter in self.parameters:
+            size = math.prod(parameter.shape)
+            result[parameter.name] = flat[first : first + size].view(parameter.shape)
+            first += size
+        return result
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Name -> a copy of the parameter."""
+        return {name: view.cpu().numpy().copy() for name, view in self.views(self.flat.detach()).items()}
+
+    def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Inverse of `weights`; other names are ignored. RunError where a name is missing or has another shape."""
+        for name, view in self.views(self.flat.detach()).items():
+            got = tensors.get(name)
+            if got is None or got.shape != tuple(view.shape):
+                raise RunError(
+                    f"weights {name!r}",
+                    "nothing" if got is None else f"shape {list(got.shape)}",
+                    f"shape {list(view.shape)}",
+                    "these weights belong to another policy",
+                )
+            view.copy_(torch.from_numpy(np.ascontiguousarray(got)))
+
+
+def build(spec: PolicySpec, *, seed: int, device: torch.device) -> Network:
+    """The network of a spec with its initial weights; equal seeds give equal bits."""
+    from spark_rl.policies.cnn import NatureCNN
+    from spark_rl.policies.mlp import TwinMLP
+
+    kinds: dict[str, type[TwinMLP] | type[NatureCNN]] = {"mlp": TwinMLP, "nature_cnn": NatureCNN}
+    return kinds[spec.network](spec, seed=seed, device=device)
+
+
+def features_of(spec: PolicySpec) -> Features:
+    """The encoding that the spec's network expects."""
+    return Features(spec.observation, images=spec.network == "nature_cnn")
+
+
+def num_params(spec: PolicySpec) -> int:
+    """Outputs of the policy head."""
+    return distribution(spec.action.only).num_params
+
+
+def _initial(parameter: Parameter, rng: torch.Generator) -> Tensor:
+    tensor = torch.full(parameter.shape, parameter.value)
+    if parameter.gain > 0.0:
+        torch.nn.init.orthogonal_(tensor, gain=parameter.gain, generator=rng)
+    return tensor

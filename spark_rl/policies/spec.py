@@ -1,0 +1,52 @@
+"""What a policy is, as data that crosses the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spark_rl.errors import UserError
+from spark_rl.schema.spaces import SpaceSpec
+
+NETWORKS = ("mlp", "nature_cnn")
+ACTIVATIONS = ("tanh", "relu")
+ACTION_KINDS = ("discrete", "multi_discrete", "box")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicySpec:
+    """An actor-critic over fixed spaces; together with the weights it is all that acting needs.
+
+    mlp: two towers of equal shape, one for the action and one for the value, `hidden` units a layer.
+    nature_cnn: three shared convolutions for every uint8 image leaf; what they give is joined with the other leaves
+    and goes through shared layers of `hidden` units (512 in the source: Mnih et al. 2015).
+    Raises UserError for a name, a size or an action space that no network here supports.
+    """
+
+    observation: SpaceSpec
+    action: SpaceSpec
+    kind: str = "actor_critic"
+    network: str = "mlp"
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "tanh"  # of the `hidden` layers; convolutions always use relu
+    normalize_observation: bool = False  # subtract the running mean, divide by the running standard deviation
+    log_std_init: float = 0.0  # natural log of the initial standard deviation, in action units; box actions only
+    recurrent: str = ""  # "" is a policy without memory, the only kind today
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("kind", self.kind, ("actor_critic",)),
+            ("network", self.network, NETWORKS),
+            ("activation", self.activation, ACTIVATIONS),
+            ("recurrent", self.recurrent, ("",)),
+        ):
+            if value not in known:
+                wanted = "one of " + ", ".join(repr(name) for name in known)
+                raise UserError(f"policy.{key}", repr(value), wanted, "choose one of these")
+        if any(size < 1 for size in self.hidden):
+            raise UserError("policy.hidden", str(list(self.hidden)), "sizes of at least 1", "give units per layer")
+        if len(self.action.leaves) != 1 or self.action.leaves[0].kind not in ACTION_KINDS:
+            kinds = [leaf.kind for leaf in self.action.leaves]
+            raise UserError("action space", str(kinds), "one of Discrete, MultiDiscrete, Box", "wrap the environment")
+        if self.network == "nature_cnn" and not any(leaf.is_image for leaf in self.observation.leaves):
+            leaves = [(leaf.name, leaf.dtype, leaf.shape) for leaf in self.observation.leaves]
+            raise UserError("policy.network 'nature_cnn'", str(leaves), "a uint8 image leaf", "use network = 'mlp'")
