@@ -98,7 +98,16 @@ def ensure_installed(extras: set[str]) -> None:
     )
     STAMP.unlink(missing_ok=True)  # an interrupted installation leaves no stamp, so it is done again
     target = f"{ROOT}[{','.join(sorted(extras))}]"
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--editable", target]
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "-qq",
+        "--editable",
+        target,
+    ]  # errors only
     if subprocess.run(pip).returncode != 0:
         fail("pip", "an error (above)", "the packages of pyproject.toml", "see that pip reaches a package index, rerun")
     STAMP.write_text(json.dumps(wanted | {"extras": sorted(extras)}))
