@@ -37,10 +37,9 @@ class Algorithm(Protocol):
 class Learner:
     """An algorithm on a device.
 
-    `device` is "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N"; `num_threads` are torch's on the CPU
-    (0: torch's own choice); `mixed_precision` is "auto" (bfloat16 on CUDA devices that have it, for the CNN), "off"
-    or "bfloat16". The choice is in the log and in `description`, because results are equal to the bit only for equal
-    ones.
+    `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N" or "mps"; `num_threads` are torch's on the
+    CPU; `mixed_precision` is "auto" (bfloat16 on CUDA devices that have it, for the CNN), "off"
+    or "bfloat16". What was chosen is in `description`, because results are equal to the bit only for equal choices.
     Raises UserError for a device or precision that this machine does not have.
     """
 
@@ -57,8 +56,7 @@ class Learner:
         mixed_precision: str = "auto",
     ) -> None:
         self.device = resolve_device(device)
-        if num_threads > 0:
-            torch.set_num_threads(num_threads)
+        torch.set_num_threads(num_threads)
         deterministic(self.device)
         self.mixed_precision = resolve_precision(mixed_precision, self.device, policy)
         self.algorithm: Algorithm = algorithm(
@@ -117,8 +115,8 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError("learner.device", repr(name), "'auto', 'cpu', 'cuda' or 'cuda:N'", "choose one of these")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError("learner.device", repr(name), "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'", "choose one of these")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             "learner.device",
@@ -126,6 +124,8 @@ def resolve_device(name: str) -> torch.device:
             f"one of the {torch.cuda.device_count()} CUDA devices that torch sees",
             "use device = 'auto'",
         )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("learner.device", "'mps'", "a Mac whose GPU torch sees", "use device = 'auto'")
     return device
 
 

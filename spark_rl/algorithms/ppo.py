@@ -16,16 +16,28 @@ import torch
 from torch import Tensor
 
 from spark_rl import seeding
+from spark_rl.algorithms.adam import FlatAdam
 from spark_rl.algorithms.normalizers import RewardScaler, RunningMoments
 from spark_rl.algorithms.ppo_config import PPOConfig, scheduled
 from spark_rl.data.batch import Batch
 from spark_rl.data.sequences import fragments, successor_values
-from spark_rl.losses.policy_gradient import approx_kl, clip_fraction, clipped_surrogate, normalize_advantage
+from spark_rl.losses.policy_gradient import (
+    approx_kl,
+    clip_fraction,
+    clipped_surrogate,
+    clipped_surrogate_slope,
+    normalize_advantage,
+)
 from spark_rl.losses.returns import gae
-from spark_rl.losses.value import clipped_squared_error, mean_squared_error
-from spark_rl.policies.distributions import distribution
+from spark_rl.losses.value import (
+    clipped_squared_error,
+    clipped_squared_error_slope,
+    mean_squared_error,
+    mean_squared_error_slope,
+)
+from spark_rl.policies.distributions import family
 from spark_rl.policies.features import Normalizer
-from spark_rl.policies.networks import build, features_of
+from spark_rl.policies.networks import Output, Slopes, build, features_of
 from spark_rl.policies.spec import PolicySpec
 
 VALUE_ROWS = 4096  # rows of one forward pass without gradient; bounds the memory that images take
@@ -53,19 +65,13 @@ class PPO:
         self._seed = seed
         self._mixed_precision = mixed_precision
         self._features = features_of(policy)
-        self._distribution = distribution(policy.action.only)
+        self._family = family(policy.action.only)
         self.network = build(policy, seed=seeding.integer(seed, seeding.INIT), device=self.device)
-        flat = self.network.flat
-        self._optimizer = torch.optim.Adam([flat], lr=config.learning_rate, eps=config.adam_eps, fused=True)
-        # Made now and not at the first step, so that a checkpoint always has the same names.
-        self._optimizer.state[flat] = {
-            "step": torch.zeros((), device=self.device),
-            "exp_avg": torch.zeros_like(flat.data),
-            "exp_avg_sq": torch.zeros_like(flat.data),
-        }
+        self._optimizer = FlatAdam(self.network.flat, eps=config.adam_eps)
         self._moments = RunningMoments(self._features.size)
         self._scaler = RewardScaler(num_envs, discount=config.discount)
 
+    @torch.no_grad()
     def update(self, batch: Batch, *, iteration: int, progress: float) -> dict[str, float]:
         """Learns from the rows that version `iteration` collected; returns metrics named in `metrics.NAMES`.
 
@@ -93,8 +99,7 @@ class PPO:
     def state_dict(self) -> dict[str, np.ndarray]:
         """Everything that the next update depends on, as named arrays."""
         result = dict(self.network.weights())
-        for name, tensor in self._optimizer.state[self.network.flat].items():
-            result[f"optimizer.{name}"] = tensor.cpu().numpy().copy()
+        result.update({f"optimizer.{name}": array for name, array in self._optimizer.state().items()})
         result.update({f"observation.{name}": array for name, array in self._moments.state().items()})
         result.update({f"return.{name}": array for name, array in self._scaler.state().items()})
         return result
@@ -102,8 +107,7 @@ class PPO:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`; RunError where the state is that of another policy."""
         self.network.load_weights(state)
-        for name, tensor in self._optimizer.state[self.network.flat].items():
-            tensor.copy_(torch.from_numpy(np.array(state[f"optimizer.{name}"])))
+        self._optimizer.load({name: state[f"optimizer.{name}"] for name in self._optimizer.state()})
         self._moments.load({name: state[f"observation.{name}"] for name in self._moments.state()})
         self._scaler.load({name: state[f"return.{name}"] for name in self._scaler.state()})
 
@@ -133,7 +137,7 @@ class PPO:
         rows = _Rows(
             features=inputs[: batch.num_rows],
             images=[image[: batch.num_rows] for image in images],
-            target_action=_tensor(self._distribution.target(batch.action, batch.raw_action), self.device),
+            target_action=_tensor(self._family.target(batch.action, batch.raw_action), self.device),
             log_prob=_tensor(batch.action_log_prob, self.device),
             advantage=_tensor(advantage.astype(np.float32), self.device),
             value=_tensor(value.astype(np.float32), self.device),
@@ -144,7 +148,7 @@ class PPO:
     def _values(self, features: Tensor, images: list[Tensor]) -> np.ndarray:
         """V of every row before the update, float32."""
         parts = []
-        with torch.no_grad(), self._autocast():
+        with self._autocast():
             for first in range(0, len(features), VALUE_ROWS):
                 chunk = slice(first, first + VALUE_ROWS)
                 parts.append(self.network(features[chunk], [image[chunk] for image in images]).value)
@@ -172,30 +176,34 @@ class PPO:
         config = self.config
         learning_rate = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
         clip = scheduled(config.clip, config.clip_schedule, progress)
-        self._optimizer.param_groups[0]["lr"] = learning_rate
         norms: list[Tensor] = []
         for epoch in range(config.num_epochs):  # noqa: B007 (the last one is a metric)
-            losses, log_ratios = [], []
-            for part in rows.minibatches(rng, config.minibatch_size, normalize=config.normalize_advantage):
+            outputs: list[Output] = []
+            log_ratios: list[Tensor] = []
+            shuffled = rows.shuffled(rng, config.minibatch_size, normalize=config.normalize_advantage)
+            for part in shuffled.parts():
                 with self._autocast():
-                    loss, terms, log_ratio = self._loss(part, clip)
-                gradient = self.network.backward(loss)
+                    output = self.network(part.features, part.images, learn=True)
+                slopes, log_ratio = self._slopes(output, part, clip)
+                gradient = self.network.backward(output, slopes)
                 norm = torch.linalg.vector_norm(gradient)
                 gradient.mul_((config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-                self._optimizer.step()
+                self._optimizer.step(gradient, learning_rate=learning_rate)
                 norms.append(norm)
-                losses.append(terms)
+                outputs.append(Output(output.params.detach(), None, output.value.detach()))
                 log_ratios.append(log_ratio)
-            log_ratio = torch.cat(log_ratios)
-            kl = approx_kl(log_ratio)
-            if config.target_kl > 0.0 and kl.item() > 1.5 * config.target_kl:
+            log_ratio = torch.stack(log_ratios)
+            kl = approx_kl(log_ratio).item() if config.target_kl > 0.0 else 0.0
+            if kl > 1.5 * config.target_kl:
                 break
-        policy_loss, value_loss, entropy = (torch.stack(term).mean().item() for term in zip(*losses, strict=True))
+        params = torch.cat([output.params for output in outputs])
+        value = torch.stack([output.value for output in outputs])
+        entropy = self._family(params, self._log_std()).entropy().mean()
         return {
-            "learner/policy_loss": policy_loss,
-            "learner/value_loss": value_loss,
-            "learner/entropy": entropy,
-            "learner/approx_kl": kl.item(),
+            "learner/policy_loss": clipped_surrogate(log_ratio, shuffled.advantage, clip=clip).item(),
+            "learner/value_loss": self._value_loss(value, shuffled).item(),
+            "learner/entropy": entropy.item(),
+            "learner/approx_kl": approx_kl(log_ratio).item(),
             "learner/clip_fraction": clip_fraction(log_ratio, clip=clip).item(),
             "learner/learning_rate": learning_rate,
             "learner/clip": clip,
@@ -204,22 +212,32 @@ class PPO:
             "learner/epochs": float(epoch + 1),
         }
 
-    def _loss(self, part: _Rows, clip: float) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
-        """The minibatch's loss; its policy, value and entropy terms; the log ratios [n]. All but the first detached."""
+    def _slopes(self, output: Output, part: _Rows, clip: float) -> tuple[Slopes, Tensor]:
+        """Derivatives of the minibatch's loss at the network's output, and the log ratios [n].
+
+        loss = clipped surrogate + value_coef * value loss - entropy_coef * mean entropy.
+        """
         config = self.config
-        output = self.network(part.features, part.images)
-        log_prob, entropies = self._distribution.log_prob(output.params, output.log_std, part.target_action)
-        log_ratio = log_prob - part.log_prob
-        policy_loss = clipped_surrogate(log_ratio, part.advantage, clip=clip)
+        actions = self._family(output.params, output.log_std)
+        log_ratio = actions.log_prob(part.target_action) - part.log_prob
+        params, log_std = actions.slopes(
+            part.target_action,
+            clipped_surrogate_slope(log_ratio, part.advantage, clip=clip),
+            -config.entropy_coef / len(log_ratio),
+        )
         if config.value_clip > 0.0:
-            value_loss = clipped_squared_error(output.value, part.value_target, part.value, clip=config.value_clip)
+            value = clipped_squared_error_slope(output.value, part.value_target, part.value, clip=config.value_clip)
         else:
-            value_loss = mean_squared_error(output.value, part.value_target)
-        entropy = entropies.mean()
-        loss = policy_loss + config.value_coef * value_loss
-        if config.entropy_coef > 0.0:
-            loss = loss - config.entropy_coef * entropy
-        return loss, (policy_loss.detach(), value_loss.detach(), entropy.detach()), log_ratio.detach()
+            value = mean_squared_error_slope(output.value, part.value_target)
+        return Slopes(params, log_std, value.mul_(config.value_coef)), log_ratio
+
+    def _value_loss(self, value: Tensor, rows: _Rows) -> Tensor:
+        if self.config.value_clip > 0.0:
+            return clipped_squared_error(value, rows.value_target, rows.value, clip=self.config.value_clip)
+        return mean_squared_error(value, rows.value_target)
+
+    def _log_std(self) -> Tensor | None:
+        return self.network.views(self.network.flat).get("log_std")
 
     def _autocast(self) -> Any:
         if self._mixed_precision:
@@ -229,7 +247,7 @@ class PPO:
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows on the device, N of them."""
+    """Rows on the device: N of them, or K minibatches of n each, [K, n, ...], whose images are fetched by index."""
 
     features: Tensor  # float32 [N, F]
     images: list[Tensor]  # uint8 [N, *shape] each
@@ -238,29 +256,35 @@ class _Rows:
     advantage: Tensor  # float32 [N]
     value: Tensor  # float32 [N], before the update
     value_target: Tensor  # float32 [N]
+    order: Tensor | None = None  # int64 [K, n], which row each one is; None before shuffling
 
-    def minibatches(self, rng: np.random.Generator, size: int, *, normalize: bool) -> Iterator[_Rows]:
-        """One epoch: all rows in random order, as few parts as `size` rows at most allow, all equally long.
+    def shuffled(self, rng: np.random.Generator, size: int, *, normalize: bool) -> _Rows:
+        """One epoch: all rows in random order, in as few minibatches as `size` rows at most allow, all equally long.
 
-        Rows that do not fill a part (fewer than the number of parts, others in every epoch) are left out. Everything
+        Rows that do not fill a minibatch (fewer than their number, others in every epoch) are left out. Everything
         but the images is gathered once, because a gather a minibatch costs as much as a layer.
         """
         num_rows = len(self.log_prob)
         num_parts = -(-num_rows // size)
         length = num_rows // num_parts
-        order = torch.from_numpy(rng.permutation(num_rows)[: num_parts * length]).to(self.device)
+        order = torch.from_numpy(rng.permutation(num_rows)[: num_parts * length]).to(self.log_prob.device)
         columns = [self.features, self.target_action, self.log_prob, self.advantage, self.value, self.value_target]
-        parts = [column[order].view(num_parts, length, *column.shape[1:]) for column in columns]
+        features, target_action, log_prob, advantage, value, value_target = (
+            column[order].view(num_parts, length, *column.shape[1:]) for column in columns
+        )
         if normalize:
-            parts[3] = normalize_advantage(parts[3])
-        picks = order.view(num_parts, length)
-        for k, (features, target_action, *floats) in enumerate(zip(*(part.unbind(0) for part in parts), strict=True)):
-            yield _Rows(features, [image[picks[k]] for image in self.images], target_action, *floats)
+            advantage = normalize_advantage(advantage)
+        order = order.view(num_parts, length)
+        return _Rows(features, self.images, target_action, log_prob, advantage, value, value_target, order)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the rows are."""
-        return self.log_prob.device
+    def parts(self) -> Iterator[_Rows]:
+        """The minibatches of shuffled rows, [n, ...] each."""
+        assert self.order is not None, "only shuffled rows have minibatches"
+        columns = [self.target_action, self.log_prob, self.advantage, self.value, self.value_target]
+        for features, order, *rest in zip(
+            self.features.unbind(0), self.order.unbind(0), *(column.unbind(0) for column in columns), strict=True
+        ):
+            yield _Rows(features, [image[order] for image in self.images], *rest)
 
 
 def _tensor(array: np.ndarray, device: torch.device) -> Tensor:

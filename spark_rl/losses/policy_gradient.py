@@ -42,3 +42,11 @@ def normalize_advantage(advantage: Tensor, *, eps: float = 1e-8) -> Tensor:
     if advantage.shape[-1] < 2:
         return centred
     return centred / (advantage.std(dim=-1, keepdim=True) + eps)
+
+
+def clipped_surrogate_slope(log_ratio: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
+    """Derivative of `clipped_surrogate` with respect to each log ratio: [N], [N] -> [N]."""
+    gain = log_ratio.exp()
+    held = gain.clamp(1.0 - clip, 1.0 + clip).mul_(advantage)
+    gain.mul_(advantage)
+    return torch.where(gain <= held, gain, 0.0).mul_(-1.0 / len(gain))

@@ -30,3 +30,17 @@ def clipped_squared_error(value: Tensor, target: Tensor, old_value: Tensor, *, c
     held = old_value + (value - old_value).clamp(-clip, clip)
     goal = target.detach()
     return torch.maximum((value - goal).square(), (held - goal).square()).mean()
+
+
+def mean_squared_error_slope(value: Tensor, target: Tensor) -> Tensor:
+    """Derivative of `mean_squared_error` with respect to each value: [N], [N] -> [N]."""
+    return (value - target).mul_(2.0 / len(value))
+
+
+def clipped_squared_error_slope(value: Tensor, target: Tensor, old_value: Tensor, *, clip: float) -> Tensor:
+    """Derivative of `clipped_squared_error` with respect to each value: 3 x [N] -> [N]."""
+    error = value - target
+    moved = value - old_value
+    held = old_value + moved.clamp(-clip, clip) - target
+    # Where the held error is the worse one, the value lies beyond the clip and moves nothing.
+    return torch.where(error.square() >= held.square(), error, 0.0).mul_(2.0 / len(value))

@@ -46,41 +46,57 @@ def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
     return MLPActing(spec, tensors)
 
 
-class MLPActing:
-    """Features -> hidden layers -> head, float32 throughout; scratch buffers are kept per batch size.
+class FeedForward:
+    """An ActingPolicy without memory; a subclass gives the distribution's parameters."""
+
+    def __init__(self, spec: PolicySpec, tensors: dict[str, np.ndarray]) -> None:
+        self._features = Features(spec.observation, images=spec.network == "nature_cnn")
+        self._normalizer: Normalizer | None = None
+        if spec.normalize_observation:
+            self._normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.var"])
+        self._sampler: Sampler = sampler(spec.action.only, tensors.get("log_std"))
+
+    def params(self, observation: Observation) -> np.ndarray:
+        """Distribution parameters, float32 [P, N] (component-major, see `sampling`)."""
+        raise NotImplementedError
+
+    def encode(self, observation: Observation) -> np.ndarray:
+        """Flat features as the network sees them, float32 [N, F]."""
+        features = self._features.encode(observation)
+        return features if self._normalizer is None else self._normalizer(features)
+
+    def initial_state(self, num_envs: int) -> None:  # noqa: ARG002 (part of the protocol)
+        """No memory, no state."""
+
+    def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:  # noqa: ARG002
+        """See ActingPolicy."""
+        action, raw_action, log_prob = self._sampler.sample(self.params(observation), rng)
+        return Act(action, log_prob, raw_action)
+
+    def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:  # noqa: ARG002
+        """See ActingPolicy."""
+        action, raw_action, log_prob = self._sampler.mode(self.params(observation))
+        return Act(action, log_prob, raw_action)
+
+
+class MLPActing(FeedForward):
+    """Features -> hidden layers -> head, float32 throughout; scratch buffers are kept for the last batch size.
 
     Only the actor's half of the weights is used.
     """
 
     def __init__(self, spec: PolicySpec, tensors: dict[str, np.ndarray]) -> None:
-        self._features = Features(spec.observation, images=False)
-        self._normalizer = load_normalizer(spec, tensors)
+        super().__init__(spec, tensors)
         # [in, out] views for row-major batches; BLAS takes the transposition as a flag.
         self._layers = [(tensors[f"actor.{i}.weight"].T, tensors[f"actor.{i}.bias"]) for i in range(len(spec.hidden))]
         self._tanh = spec.activation == "tanh"
         self._head_weight = tensors["actor.head.weight"]
         self._head_bias = tensors["actor.head.bias"][:, None]
-        self._sampler: Sampler = sampler(spec.action.only, tensors.get("log_std"))
-        self._scratch: dict[int, list[np.ndarray]] = {}
-
-    def initial_state(self, num_envs: int) -> None:
-        """No memory, no state."""
-
-    def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:
-        """See ActingPolicy."""
-        action, raw_action, log_prob = self._sampler.sample(self.params(observation), rng)
-        return Act(action, log_prob, raw_action)
-
-    def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:
-        """See ActingPolicy."""
-        action, raw_action, log_prob = self._sampler.mode(self.params(observation))
-        return Act(action, log_prob, raw_action)
+        self._scratch: list[np.ndarray] = []
 
     def params(self, observation: Observation) -> np.ndarray:
-        """Distribution parameters, float32 [P, N] (component-major, see `sampling`)."""
-        x = self._features.encode(observation)
-        if self._normalizer is not None:
-            x = self._normalizer(x)
+        """See FeedForward."""
+        x = self.encode(observation)
         for (weight, bias), buffer in zip(self._layers, self._buffers(len(x)), strict=True):
             np.matmul(x, weight, out=buffer)
             np.add(buffer, bias, out=buffer)
@@ -94,15 +110,6 @@ class MLPActing:
         return params
 
     def _buffers(self, num_envs: int) -> list[np.ndarray]:
-        buffers = self._scratch.get(num_envs)
-        if buffers is None:
-            buffers = [np.empty((num_envs, weight.shape[1]), np.float32) for weight, _ in self._layers]
-            self._scratch = {num_envs: buffers}  # the last size only: evaluation shrinks its batch env by env
-        return buffers
-
-
-def load_normalizer(spec: PolicySpec, tensors: dict[str, np.ndarray]) -> Normalizer | None:
-    """The observation normaliser that travels with the weights; None where the spec has none."""
-    if not spec.normalize_observation:
-        return None
-    return Normalizer(tensors["normalizer.mean"], tensors["normalizer.var"])
+        if not self._scratch or len(self._scratch[0]) != num_envs:
+            self._scratch = [np.empty((num_envs, weight.shape[1]), np.float32) for weight, _ in self._layers]
+        return self._scratch

@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from spark_rl.errors import UserError
-from spark_rl.policies.networks import HEAD_GAIN, HIDDEN_GAIN, Network, Output, Parameter, features_of, num_params
+from spark_rl.policies.networks import (
+    HEAD_GAIN,
+    HIDDEN_GAIN,
+    Network,
+    Output,
+    Parameter,
+    Slopes,
+    features_of,
+    num_params,
+)
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf
 
@@ -43,10 +52,22 @@ class NatureCNN(Network):
             parameters.append(Parameter(f"{tower}.head.bias", (units,)))
         super().__init__(spec, parameters, seed=seed, device=device)
         # Leaves of the graph that share the flat vector's memory: autograd then needs no scatter into it.
-        self._named = {name: view.requires_grad_() for name, view in self.views(self.flat.data).items()}
+        self._named = {name: view.requires_grad_() for name, view in self.views(self.flat).items()}
 
-    def __call__(self, features: Tensor, images: list[Tensor]) -> Output:
+    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
+        """See Network; the backward pass is autograd's."""
+        with torch.set_grad_enabled(learn):
+            return self._forward(features, images)
+
+    def backward(self, output: Output, slopes: Slopes) -> Tensor:
         """See Network."""
+        parameters = [view for name, view in self._named.items() if name != "log_std"]
+        parts = torch.autograd.grad([output.params, output.value], parameters, [slopes.params, slopes.value])
+        if slopes.log_std is not None:
+            parts = (*parts, slopes.log_std)  # the last parameter
+        return torch.cat([part.flatten() for part in parts], out=self.gradient)
+
+    def _forward(self, features: Tensor, images: list[Tensor]) -> Output:
         parts = [features]
         for number, (leaf, image) in enumerate(zip(self._leaves, images, strict=True)):
             x = channels_first(leaf, image).float() * (1.0 / 255.0)
@@ -61,13 +82,6 @@ class NatureCNN(Network):
         # Under bfloat16 autocast the heads' outputs come back as float32, which probabilities need.
         params, value = self._linear("actor.head", x).float(), self._linear("critic.head", x).float()
         return Output(params, self._named.get("log_std"), value.squeeze(1))
-
-    def backward(self, loss: Tensor) -> Tensor:
-        """See Network."""
-        parts = torch.autograd.grad(loss, list(self._named.values()))
-        gradient = torch.cat([part.flatten() for part in parts])
-        self.flat.grad = gradient
-        return gradient
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
         return functional.linear(x, self._named[f"{name}.weight"], self._named[f"{name}.bias"])

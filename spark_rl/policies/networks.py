@@ -1,21 +1,21 @@
 """Actor-critic networks in torch, every parameter a named view of one flat vector.
 
 On small networks an update is mostly interpreter and dispatch time: with one vector, gradient clipping is one norm
-and Adam one fused call, whatever the number of layers. N rows, F flat features, P distribution parameters.
+and Adam a handful of calls, whatever the number of layers. N rows, F flat features, P distribution parameters.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spark_rl.errors import RunError
-from spark_rl.policies.distributions import distribution
+from spark_rl.policies.distributions import family
 from spark_rl.policies.features import Features
 from spark_rl.policies.spec import PolicySpec
 
@@ -40,10 +40,24 @@ class Output:
     params: Tensor  # [N, P] of the action distribution
     log_std: Tensor | None  # [D] for box actions
     value: Tensor  # [N]
+    saved: list[Tensor] = field(default_factory=list)  # what the network's own backward pass needs
+
+
+@dataclass(slots=True)
+class Slopes:
+    """Derivatives of the loss with respect to an Output's tensors, shaped as they are."""
+
+    params: Tensor
+    log_std: Tensor | None
+    value: Tensor
 
 
 class Network:
-    """Parameters, their names and their gradient; the forward pass is a subclass's."""
+    """Parameters, their names and their gradient; forward and backward pass are a subclass's.
+
+    An algorithm gives the slopes at the output in closed form or from autograd, as it likes: the network asks for
+    numbers only.
+    """
 
     def __init__(self, spec: PolicySpec, parameters: list[Parameter], *, seed: int, device: torch.device) -> None:
         if spec.action.only.kind == "box":
@@ -52,15 +66,18 @@ class Network:
         # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
         rng = torch.Generator().manual_seed(seed)
         parts = [_initial(parameter, rng).flatten() for parameter in parameters]
-        self.flat = torch.nn.Parameter(torch.cat(parts).to(device))
-        self.flat.grad = torch.zeros_like(self.flat)
+        self.flat = torch.cat(parts).to(device)
+        self.gradient = torch.zeros_like(self.flat)
 
-    def __call__(self, features: Tensor, images: list[Tensor]) -> Output:
-        """Features [N, F] float32 and images uint8 [N, *shape] each, in the order of the space's leaves."""
+    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
+        """Features [N, F] float32 and images uint8 [N, *shape] each, in the order of the space's leaves.
+
+        With `learn`, the output keeps what `backward` needs.
+        """
         raise NotImplementedError
 
-    def backward(self, loss: Tensor) -> Tensor:
-        """Replaces `flat.grad` by the gradient of `loss` and returns it, [P]."""
+    def backward(self, output: Output, slopes: Slopes) -> Tensor:
+        """Overwrites `gradient` with that of the loss whose derivatives at the output are `slopes`; returns it."""
         raise NotImplementedError
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
@@ -74,11 +91,11 @@ class Network:
 
     def weights(self) -> dict[str, np.ndarray]:
         """Name -> a copy of the parameter."""
-        return {name: view.cpu().numpy().copy() for name, view in self.views(self.flat.detach()).items()}
+        return {name: view.cpu().numpy().copy() for name, view in self.views(self.flat).items()}
 
     def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Inverse of `weights`; other names are ignored. RunError where a name is missing or has another shape."""
-        for name, view in self.views(self.flat.detach()).items():
+        for name, view in self.views(self.flat).items():
             got = tensors.get(name)
             if got is None or got.shape != tuple(view.shape):
                 raise RunError(
@@ -106,7 +123,7 @@ def features_of(spec: PolicySpec) -> Features:
 
 def num_params(spec: PolicySpec) -> int:
     """Outputs of the policy head."""
-    return distribution(spec.action.only).num_params
+    return family(spec.action.only).num_params
 
 
 def _initial(parameter: Parameter, rng: torch.Generator) -> Tensor:
