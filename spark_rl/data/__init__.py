@@ -1,0 +1,1 @@
+"""From committed Parquet to batches on the learner's device. Knows no Spark."""

@@ -1,0 +1,1 @@
+"""Environments: made from plain data, stepped in groups, carried across iterations."""

@@ -1,0 +1,274 @@
+"""A group of environments stepped together: the unit that one task runs.
+
+Two kinds with one face. `SyncGroup` steps single environments in turn and seeds every episode by itself, so an episode
+can be replayed from its seed and its actions. `NativeGroup` drives a vector environment of any autoreset mode; its
+resets draw from the vector environment's own generator, so it can be carried on by its state alone.
+
+N environments everywhere; an observation is ``{leaf name: [N, *shape]}``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from spark_rl import seeding
+from spark_rl.envs import state
+from spark_rl.envs.make import autoreset_mode, make_native, make_single
+from spark_rl.envs.spaces import action_spec, allocate, getter, observation_spec
+from spark_rl.envs.spec import EnvSpec
+from spark_rl.errors import RunError
+from spark_rl.schema.spaces import SpaceSpec
+
+Leaves = dict[str, np.ndarray]
+
+
+@dataclass(slots=True)
+class Step:
+    """What one step of all environments gave.
+
+    `valid` is False where an environment only reset (NEXT_STEP mode): no transition happened there. `ended` lists the
+    environments whose episode ended, and `final` their true final observations [len(ended), *shape], before any reset.
+    """
+
+    reward: np.ndarray  # float64 [N]
+    terminated: np.ndarray  # bool [N]
+    truncated: np.ndarray  # bool [N]
+    valid: np.ndarray | None  # bool [N]; None = all
+    ended: np.ndarray  # int64 [number ended], ascending
+    final: Leaves
+
+
+@dataclass(slots=True)
+class Carried:
+    """A group's position between two tasks, as plain data. `tree` is None where the environments' state is not kept."""
+
+    observation: Leaves
+    pending: np.ndarray  # bool [N]: the next step only resets
+    episode: np.ndarray  # int64 [N]: ordinal of the current episode of each environment, from 0
+    tree: Any = None
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Group(Protocol):
+    """What the rollout needs from a group."""
+
+    observation_space: SpaceSpec
+    action_space: SpaceSpec
+    num_envs: int
+    observation: Leaves  # what to act on next
+    pending: np.ndarray
+    episode: np.ndarray
+
+    def start(self, iteration: int) -> None:
+        """Begin a fresh episode in every environment."""
+
+    def step(self, action: np.ndarray) -> Step:
+        """One step of every environment with actions [N, ...]."""
+
+    def carry(self, *, with_state: bool) -> Carried:
+        """The position now; `with_state` captures the environments too (raises state.NotCapturable)."""
+
+    def resume(self, carried: Carried) -> None:
+        """Go on from a position captured with its state."""
+
+    def seeds(self) -> np.ndarray | None:
+        """Reset seed of each environment's current episode, int64 [N]; None where a vector environment draws its own."""
+
+    def close(self) -> None:
+        """Release the environments."""
+
+
+def make_group(spec: EnvSpec, *, native: bool, seed: int, stream: int, first_env: int, num_envs: int) -> Group:
+    """The environments with the run-wide numbers first_env to first_env + num_envs - 1, not started."""
+    kind = NativeGroup if native else SyncGroup
+    return kind(spec, seed=seed, stream=stream, first_env=first_env, num_envs=num_envs)
+
+
+class SyncGroup:
+    """Single environments stepped in turn; an ended one is reset at once, with the seed of its next episode."""
+
+    def __init__(self, spec: EnvSpec, *, seed: int, stream: int, first_env: int, num_envs: int) -> None:
+        self.env_id = spec.id
+        self.num_envs = num_envs
+        self._seed, self._stream, self._first = seed, stream, first_env
+        self.envs = [make_single(spec) for _ in range(num_envs)]
+        self.observation_space = observation_spec(self.envs[0].observation_space, spec.id)
+        self.action_space = action_spec(self.envs[0].action_space, spec.id)
+        self._getters = [(leaf.name, getter(leaf, self.observation_space.structure))
+                         for leaf in self.observation_space.leaves]  # fmt: skip
+        self.observation = allocate(self.observation_space, num_envs)
+        self.pending = np.zeros(num_envs, bool)
+        self.episode = np.full(num_envs, -1, np.int64)
+        self._discrete = self.action_space.only.kind == "discrete"
+
+    def episode_seed(self, env: int, episode: int) -> int:
+        """The reset seed of an episode: a function of the run's seed, the environment and the episode's ordinal."""
+        return seeding.integer(self._seed, self._stream, self._first + env, episode)
+
+    def seeds(self) -> np.ndarray | None:
+        return np.array([self.episode_seed(i, int(e)) for i, e in enumerate(self.episode)], np.int64)
+
+    def start(self, iteration: int) -> None:
+        for i in range(self.num_envs):
+            self.reset(i)
+
+    def reset(self, i: int) -> None:
+        """Begin the next episode of environment i."""
+        self.episode[i] += 1
+        seed = self.episode_seed(i, int(self.episode[i]))
+        try:
+            observation, _ = self.envs[i].reset(seed=seed)
+            self.put(i, observation)
+        except Exception as error:
+            raise RunError(
+                where=f"environment {self.env_id} number {self._first + i}", got=f"{type(error).__name__}: {error}",
+                wanted=f"an observation from reset(seed={seed})", todo="reproduce it with that seed",
+            ) from error  # fmt: skip
+
+    def put(self, i: int, observation: Any) -> None:
+        """Write environment i's observation into the batch; numpy refuses a wrong shape."""
+        for name, get in self._getters:
+            self.observation[name][i] = get(observation)
+
+    def step(self, action: np.ndarray) -> Step:
+        num_envs = self.num_envs
+        reward = np.empty(num_envs, np.float64)
+        terminated, truncated = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
+        ended: list[int] = []
+        final: list[Leaves] = []
+        actions = action.tolist() if self._discrete else list(action)
+        for i, env in enumerate(self.envs):
+            try:
+                observation, reward[i], terminated[i], truncated[i], _ = env.step(actions[i])
+                self.put(i, observation)
+            except Exception as error:
+                raise self._broke(i, actions[i], error) from error
+            if terminated[i] or truncated[i]:
+                ended.append(i)
+                final.append({name: values[i].copy() for name, values in self.observation.items()})
+                self.reset(i)
+        stacked = {name: np.stack([one[name] for one in final]) if final else values[:0]
+                   for name, values in self.observation.items()}  # fmt: skip
+        return Step(reward, terminated, truncated, None, np.array(ended, np.int64), stacked)
+
+    def _broke(self, i: int, action: Any, error: Exception) -> RunError:
+        seed = self.episode_seed(i, int(self.episode[i]))
+        return RunError(
+            where=f"environment {self.env_id} number {self._first + i}", got=f"{type(error).__name__}: {error}",
+            wanted=f"a step with action {action!r} in the episode with seed {seed}",
+            todo="replay that episode: its actions are in the transitions committed so far",
+        )  # fmt: skip
+
+    def carry(self, *, with_state: bool) -> Carried:
+        carried = _position(self)
+        if with_state:
+            trees = []
+            for i, env in enumerate(self.envs):
+                tree, arrays = state.capture(env)
+                trees.append(tree)
+                carried.arrays.update({f"env.{i}.{name}": array for name, array in arrays.items()})
+            carried.tree = trees
+        return carried
+
+    def resume(self, carried: Carried) -> None:
+        for i, (env, tree) in enumerate(zip(self.envs, carried.tree, strict=True)):
+            env.reset(seed=0)  # creates what only a reset creates; the captured state then replaces it
+            prefix = f"env.{i}."
+            state.restore(env, tree, {name.removeprefix(prefix): array for name, array in carried.arrays.items()
+                                      if name.startswith(prefix)})  # fmt: skip
+        _take_position(self, carried)
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+
+class NativeGroup:
+    """A vector environment, in whichever way it resets itself."""
+
+    def __init__(self, spec: EnvSpec, *, seed: int, stream: int, first_env: int, num_envs: int) -> None:
+        self.env_id = spec.id
+        self.num_envs = num_envs
+        self._seed, self._stream, self._first = seed, stream, first_env
+        self.env = make_native(spec, num_envs)
+        self._mode = autoreset_mode(self.env)
+        self.observation_space = observation_spec(self.env.single_observation_space, spec.id)
+        self.action_space = action_spec(self.env.single_action_space, spec.id)
+        self._getters = [(leaf.name, leaf.dtype, getter(leaf, self.observation_space.structure))
+                         for leaf in self.observation_space.leaves]  # fmt: skip
+        self.observation: Leaves = allocate(self.observation_space, num_envs)
+        self.pending = np.zeros(num_envs, bool)
+        self.episode = np.full(num_envs, -1, np.int64)
+        self._nobody = np.zeros(0, np.int64)
+
+    def seeds(self) -> np.ndarray | None:
+        return None
+
+    def start(self, iteration: int) -> None:
+        seed = seeding.integer(self._seed, self._stream, self._first, iteration)
+        observation, _ = self.env.reset(seed=seed)
+        self.observation = self._leaves(observation)
+        self.episode += 1
+        self.pending[:] = False
+
+    def _leaves(self, observation: Any) -> Leaves:
+        return {name: np.asarray(get(observation)).astype(dtype, copy=False) for name, dtype, get in self._getters}
+
+    def step(self, action: np.ndarray) -> Step:
+        try:
+            raw, reward, terminated, truncated, info = self.env.step(action)
+        except Exception as error:
+            raise RunError(
+                where=f"vector environment {self.env_id}, environments {self._first} to {self._first + self.num_envs - 1}", got=f"{type(error).__name__}: {error}",
+                wanted="a step of all its environments", todo="try [env] vectorization = 'sync', which names the one",
+            ) from error  # fmt: skip
+        after = self._leaves(raw)
+        reset = self.pending
+        over = terminated | truncated
+        ended = np.flatnonzero(over) if over.any() else self._nobody
+        final = {name: values[ended] for name, values in after.items()}
+        self.pending = np.zeros(self.num_envs, bool)
+        if len(ended):
+            if self._mode is AutoresetMode.NEXT_STEP:
+                self.pending = np.array(over)
+            elif self._mode is AutoresetMode.SAME_STEP:
+                final = self._final_of(info, ended)
+            else:
+                after = self._leaves(self.env.reset(options={"reset_mask": np.array(over)})[0])
+            self.episode[ended] += 1
+        self.observation = after
+        valid = ~reset if reset.any() else None
+        return Step(np.asarray(reward, np.float64), terminated, truncated, valid, ended, final)
+
+    def _final_of(self, info: dict[str, Any], ended: np.ndarray) -> Leaves:
+        rows = [self._leaves(one) for one in info["final_obs"][ended]]
+        return {name: np.stack([row[name] for row in rows]) for name, _, _ in self._getters}
+
+    def carry(self, *, with_state: bool) -> Carried:
+        carried = _position(self)
+        if with_state:
+            carried.tree, carried.arrays = state.capture(self.env)
+        return carried
+
+    def resume(self, carried: Carried) -> None:
+        self.env.reset(seed=0)
+        state.restore(self.env, carried.tree, carried.arrays)
+        _take_position(self, carried)
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def _position(group: Group) -> Carried:
+    observation = {name: values.copy() for name, values in group.observation.items()}
+    return Carried(observation=observation, pending=group.pending.copy(), episode=group.episode.copy())
+
+
+def _take_position(group: Group, carried: Carried) -> None:
+    group.observation = {name: values.copy() for name, values in carried.observation.items()}
+    group.pending = carried.pending.copy()
+    group.episode = carried.episode.copy()

@@ -1,0 +1,300 @@
+"""The main job: broadcast weights, collect, commit, learn, checkpoint, evaluate; again.
+
+Iteration k is acted by policy version k and teaches version k + 1. Its state on disk only ever moves forward:
+weights k -> rows k in staging -> commit k -> metrics k -> checkpoint k. A run that was killed goes on from the newest
+checkpoint; an iteration that is committed beyond it is learned from again, one that is not is collected again, and both
+give the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from spark_rl import builder, checkpoint
+from spark_rl.config import RunConfig, difference
+from spark_rl.data.reader import read_iteration
+from spark_rl.data.store import Commit, RunStore
+from spark_rl.errors import UserError
+from spark_rl.evaluation.episodes import evaluate
+from spark_rl.policies import weights as codec
+from spark_rl.rollout.evaluate import EpisodeResult, EvaluationTask
+from spark_rl.rollout.local import LocalCollector
+from spark_rl.rollout.spec import GroupTask, RolloutSpec
+from spark_rl.schema import layout
+from spark_rl.schema.reports import GroupReport
+from spark_rl.tensorboard import Curves
+
+# The newest is enough to resume; the one before is for a disk that lost the newest.
+_CHECKPOINTS_KEPT = 2
+
+
+class Collector(Protocol):
+    """Where rollouts run: `rollout.local.LocalCollector`, or `spark.driver.SparkCollector`."""
+
+    def collect(self, spec: RolloutSpec, tasks: list[GroupTask], weights: bytes) -> list[GroupReport]:
+        """Run every task; their files are in staging afterwards."""
+
+    def evaluate(self, spec: RolloutSpec, tasks: list[EvaluationTask], weights: bytes) -> list[EpisodeResult]:
+        """Play every task's greedy episodes."""
+
+    def close(self) -> None:
+        """Release what the collector holds."""
+
+
+class Progress(Protocol):
+    """Who watches."""
+
+    def start(self, run_uri: str, num_iterations: int, first_iteration: int = 0) -> None:
+        """The run begins, or goes on."""
+
+    def iteration(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """One more iteration is done."""
+
+    def note(self, text: str) -> None:
+        """Something to know once."""
+
+
+def train(
+    config: RunConfig, run_uri: str, *, spark: Any = None, resume: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train `config` in the run directory `run_uri`; a summary of the finished run.
+
+    With a SparkSession the rollouts are its jobs, without one they run in this process: same rows, same weights.
+    Raises UserError for a directory that cannot be this run's, RunError when the run itself fails.
+    """
+    collector: Collector = LocalCollector() if spark is None else _spark_collector(spark)
+    try:
+        return Trainer(config, run_uri, collector, progress or _Silent(), resume=resume).run()
+    finally:
+        collector.close()
+
+
+def evaluate_run(
+    run_uri: str, *, spark: Any = None, episodes: int = 100, policy_version: int | None = None
+) -> dict[str, Any]:
+    """Greedy episodes of a stored policy version (the newest one if None): the `evaluation/` metrics, names shortened.
+
+    Raises UserError where there is no run or no such version.
+    """
+    store = RunStore(run_uri)
+    stored = store.describe()
+    config = RunConfig.from_dict(stored["config"], f"{store.uri}/{layout.RUN}")
+    env = builder.stored_plan(config, stored)
+    policy = builder.policy_spec(config, env)
+    spec = builder.rollout_spec(config, env, policy, run_id=stored["run_id"], run_uri=store.uri)
+    version = store.policy_versions()[-1] if policy_version is None else policy_version
+    weights = store.read_weights(version)
+    collector: Collector = LocalCollector() if spark is None else _spark_collector(spark)
+    try:
+        found = evaluate(collector, spec, policy_version=version, weights=weights, episodes=episodes)
+    finally:
+        collector.close()
+    return {"policy_version": version} | {name.removeprefix("evaluation/"): value for name, value in found.items()}
+
+
+def _spark_collector(spark: Any) -> Collector:
+    from spark_rl.spark.driver import SparkCollector  # deferred: a GPU machine without pyspark can learn too
+
+    return SparkCollector(spark)
+
+
+class Trainer:
+    """One run, from where it stands to its end."""
+
+    def __init__(
+        self, config: RunConfig, run_uri: str, collector: Collector, progress: Progress, *, resume: bool = False
+    ) -> None:
+        self.config, self.collector, self.progress = config, collector, progress
+        self.store = RunStore(run_uri)
+        if resume:
+            stored = self._continue()
+            env = builder.stored_plan(config, stored)
+        else:
+            env = builder.env_plan(config)
+        self.policy = builder.policy_spec(config, env)
+        self.learner = builder.learner(config, self.policy)
+        if not resume:
+            stored = builder.description(config, env, self.learner)
+            self.store.create(stored)
+            if env.carry == "cut":
+                progress.note(f"episodes are cut at the end of every iteration: {env.reason}")
+        self.spec = builder.rollout_spec(config, env, self.policy, run_id=stored["run_id"], run_uri=self.store.uri)
+        self.position = self._restore()
+
+    def _continue(self) -> dict[str, Any]:
+        stored = self.store.describe()
+        differing = difference(stored["config"], self.config)
+        if differing:
+            raise UserError(
+                where=f"--resume of {self.store.uri}", got=f"another config: {', '.join(differing)}",
+                wanted="the config that the run was begun with", todo="undo the difference, or begin another run",
+            )  # fmt: skip
+        return stored
+
+    def _restore(self) -> _Position:
+        """Sweep what a crash left, and load the newest checkpoint."""
+        self.store.sweep()
+        found = checkpoint.newest(self.store.root, self.store.iterations())
+        if found is None:
+            self.store.keep_metrics(0)
+            return _Position(iteration=0, env_steps=0, finished="")
+        self.learner.load(found.state_tensors, found.state_scalars)
+        self.store.keep_metrics(found.iteration + 1)
+        return _Position(iteration=found.iteration + 1, env_steps=found.env_steps, finished=found.finished)
+
+    def run(self) -> dict[str, Any]:
+        """All iterations that are left. What it returns is the run's summary."""
+        began = time.perf_counter()
+        position = self.position
+        if position.finished:
+            self.progress.note(f"run {self.store.uri} is complete: {position.finished}")
+            return self._summary(position, began)
+        self.progress.start(self.store.uri, self.config.num_iterations, position.iteration)
+        curves = Curves(self.store.root, resumed_at=position.env_steps)
+        try:
+            while not position.finished:
+                self._iterate(position, curves)
+        finally:
+            curves.close()
+        return self._summary(position, began)
+
+    def _iterate(self, position: _Position, curves: Curves) -> None:
+        began = time.perf_counter()
+        k = position.iteration
+        weights = self._publish_weights(k)
+        row: dict[str, float] = {"iteration": k}
+        commit = self._collect(position, weights, row)
+        read_began = time.perf_counter()
+        batch = read_iteration(self.store.root, commit, self.policy.observation, self.policy.action)
+        row["time/read_s"] = time.perf_counter() - read_began
+        learn_began = time.perf_counter()
+        row |= self.learner.update(batch, iteration=k, progress=k / self.config.num_iterations)
+        row["time/learn_s"] = time.perf_counter() - learn_began
+        position.iteration, position.env_steps = k + 1, commit.env_steps
+        content = self._publish_weights(k + 1)
+        position.finished = self._evaluate(position, content, row)
+        row["env_steps"], row["policy_version"] = commit.env_steps, commit.policy_version
+        elapsed = row["time/iteration_s"] = time.perf_counter() - began
+        row["throughput/env_steps_per_s"] = commit.rows_written / elapsed
+        self.store.append_metrics([row])
+        curves.write(row)
+        state = checkpoint.Checkpoint(k, position.env_steps, content, *self.learner.save(), position.finished)
+        state.save(self.store.root)
+        checkpoint.prune(self.store.root, _CHECKPOINTS_KEPT)
+        self.progress.iteration(k, row)
+
+    def _publish_weights(self, version: int) -> bytes:
+        content = codec.encode(self.learner.weights())
+        self.store.write_weights(version, content)
+        return content
+
+    def _collect(self, position: _Position, weights: bytes, row: dict[str, float]) -> Commit:
+        """The iteration's commit: the one on disk if a crash came after it, else a new one."""
+        k = position.iteration
+        if k in self.store.iterations():
+            return self.store.commit(k)
+        cursors = self.store.commit(k - 1).hashes(layout.CURSORS) if k else {}
+        tasks = [
+            GroupTask(iteration=k, group=group, policy_version=k,
+                      cursor_sha256=cursors.get(layout.part(layout.CURSORS, group), ""))
+            for group in range(self.spec.num_groups)
+        ]  # fmt: skip
+        began = time.perf_counter()
+        reports = self.collector.collect(self.spec, tasks, weights)
+        collected = time.perf_counter()
+        commit = self.store.publish(
+            k, reports, num_groups=self.spec.num_groups, weights_sha256=codec.sha256(weights),
+            env_steps=position.env_steps, wall_s=collected - began,
+        )  # fmt: skip
+        row["time/rollout_s"] = collected - began
+        row["time/commit_s"] = time.perf_counter() - collected
+        row |= rollout_metrics(reports, collected - began)
+        return commit
+
+    def _evaluate(self, position: _Position, weights: bytes, row: dict[str, float]) -> str:
+        """Evaluate where it is due; why the run is over now, or ''."""
+        plan = self.config.evaluation
+        last = position.iteration >= self.config.num_iterations
+        if last or (plan.every and position.iteration % plan.every == 0):
+            began = time.perf_counter()
+            row |= evaluate(self.collector, self.spec, policy_version=position.iteration, weights=weights,
+                            episodes=plan.episodes)  # fmt: skip
+            row["time/evaluation_s"] = time.perf_counter() - began
+            if plan.stop_at_return is not None and row["evaluation/return_mean"] >= plan.stop_at_return:
+                return f"evaluation reached a mean return of {plan.stop_at_return:g}"
+        return f"all {self.config.num_iterations} iterations are done" if last else ""
+
+    def _summary(self, position: _Position, began: float) -> dict[str, Any]:
+        version = position.iteration
+        rows = self.store.read_metrics()
+        returns = [row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row]
+        return {
+            "run": self.store.uri,
+            "finished": position.finished,
+            "iterations": position.iteration,
+            "env_steps": position.env_steps,
+            "policy_version": version,
+            "evaluation_return_mean": returns[-1] if returns else None,
+            "weights_sha256": codec.sha256(self.store.read_weights(version)),
+            "wall_s": round(time.perf_counter() - began, 3),
+        }
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where a run stands: the next iteration, env steps committed before it, and why it is over ('' if it is not)."""
+
+    iteration: int
+    env_steps: int
+    finished: str
+
+
+def rollout_metrics(reports: list[GroupReport], wall_s: float) -> dict[str, float]:
+    """The `rollout/` and task-time metrics of one iteration."""
+    returns = np.array([value for report in reports for value in report.episode_returns])
+    lengths = np.array([value for report in reports for value in report.episode_lengths])
+    written = sum(report.rows_written for report in reports)
+    row: dict[str, float] = {
+        "rollout/episodes": len(returns),
+        "rollout/rows_planned": sum(report.rows_planned for report in reports),
+        "rollout/rows_written": written,
+        "rollout/rows_reset": sum(report.rows_reset for report in reports),
+        "rollout/bytes": sum(file.size_bytes for report in reports for file in report.files),
+        "rollout/tasks_retried": sum(report.attempt > 0 for report in reports),
+        "rollout/live": sum(report.source == "live" for report in reports),
+        "rollout/restored": sum(report.source == "snapshot" for report in reports),
+        "rollout/replayed": sum(report.source == "replay" for report in reports),
+        "rollout/replayed_steps": sum(report.replayed_steps for report in reports),
+        "rollout/staleness_max": 0,  # a version acts in its own iteration
+        "time/task_s_max": max(report.times_s["total"] for report in reports),
+        "throughput/rollout_env_steps_per_s": written / wall_s,
+    }
+    for part in ("prepare", "step", "write"):
+        row[f"time/{part}_s_mean"] = float(np.mean([report.times_s[part] for report in reports]))
+    if len(returns):
+        row |= {
+            "rollout/return_mean": float(returns.mean()),
+            "rollout/return_std": float(returns.std()),
+            "rollout/return_min": float(returns.min()),
+            "rollout/return_max": float(returns.max()),
+            "rollout/length_mean": float(lengths.mean()),
+        }
+    return row
+
+
+class _Silent:
+    """Nobody watches."""
+
+    def start(self, run_uri: str, num_iterations: int, first_iteration: int = 0) -> None:
+        """Say nothing."""
+
+    def iteration(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Say nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
