@@ -94,21 +94,12 @@ def ensure_installed(extras: set[str]) -> None:
         make_venv()
     extras = extras | installed
     say(
-        f"installing the project and its dependencies ({', '.join(sorted(extras)) or 'no extras'}) into {VENV}; minutes"
+        f"installing the project and its dependencies into {VENV} (minutes); extras: {', '.join(sorted(extras)) or '-'}"
     )
     STAMP.unlink(missing_ok=True)  # an interrupted installation leaves no stamp, so it is done again
     target = f"{ROOT}[{','.join(sorted(extras))}]"
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "-qq",
-        "--editable",
-        target,
-    ]  # errors only
-    if subprocess.run(pip).returncode != 0:
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "-qq"]  # -qq: errors only
+    if subprocess.run([*pip, "install", "--editable", target]).returncode != 0:
         fail("pip", "an error (above)", "the packages of pyproject.toml", "see that pip reaches a package index, rerun")
     STAMP.write_text(json.dumps(wanted | {"extras": sorted(extras)}))
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from spark_rl import registry
 from spark_rl.config_input import check_section, read_toml, set_values
@@ -21,17 +21,12 @@ from spark_rl.errors import UserError
 from spark_rl.redaction import redact
 
 
-def _json_object(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    json.dumps(value, allow_nan=False)  # NaN and infinity would make run.json unreadable outside Python
-    return value
-
-
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value  # TOML has arrays; strict mode wants the tuple itself
 
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Kwargs = Annotated[dict[str, JsonValue], AfterValidator(_json_object)]
+Kwargs = dict[str, JsonValue]
 Sizes = Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple)]
 
 
@@ -63,6 +58,8 @@ class Env(Section):
     wrappers: Annotated[tuple[Wrapper, ...], BeforeValidator(_as_tuple)] = ()
     vectorization: Literal["auto", "native", "sync"] = "auto"  # auto: native where the environment has one
     max_episode_steps: PositiveInt | None = None  # time limit in env steps; None: the environment's own
+    # How unfinished episodes go on in the next iteration; auto: the best that is proved to work (see envs.carry).
+    carry: Literal["auto", "snapshot", "replay", "cut"] = "auto"
 
 
 class Rollout(Section):

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -70,6 +71,11 @@ def check_section(where: str, section: str, table: Any, known: type[BaseModel] |
             if key not in known:
                 raise _unknown(place, key, known, "section")
         return table
+    for key, value in table.items():
+        if isinstance(value, float) and not math.isfinite(
+            value
+        ):  # JSON, in which a config is stored, has no word for it
+            raise UserError(f"{place} {key}", repr(value), "a finite number", f"change {section}.{key}")
     try:
         return known.model_validate(dict(table))
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The two ways a command can end badly: the user's input is wrong (exit 2), or a run failed (exit 1)."""
+"""How a command can end badly: the user's input is wrong (exit 2), a run failed (1), a person stopped it (130)."""
 
 
 class SparkRLError(Exception):
@@ -28,3 +28,9 @@ class UserError(SparkRLError):
 
 class RunError(SparkRLError):
     """The input was right and the work failed all the same: a task, a file, a machine. Exit code 1."""
+
+
+class Interrupted(SparkRLError):
+    """A person stopped the work with Ctrl-C, and the line says how to go on. Exit code 130, as shells have it."""
+
+    exit_code = 130

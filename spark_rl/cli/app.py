@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # It concerns conversions to and from pandas; ours go through Arrow.
     warnings.filterwarnings("ignore", message="PySpark does not yet fully support pandas", category=FutureWarning)
     try:
-        return _app()(words, prog_name="spark-rl", standalone_mode=False) or DONE
+        code = _app()(words, prog_name="spark-rl", standalone_mode=False) or DONE
+        if code == INTERRUPTED:  # newer typers swallow the KeyboardInterrupt, older ones raise Abort
+            raise KeyboardInterrupt
+        return code
     except (KeyboardInterrupt, typer.Abort) as error:
         return _end(error, "interrupted", INTERRUPTED, debug)
     except SparkRLError as error:

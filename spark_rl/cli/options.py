@@ -24,13 +24,11 @@ Properties = Annotated[
 @contextmanager
 def session(verb: str, properties: Path | None, settings: list[str] | None) -> "Iterator[SparkSession]":
     """Spark for one verb: --spark-conf over --properties-file over our defaults. Stopped if it began here."""
-    from pyspark.sql import SparkSession
-
     from spark_rl.spark.properties import parse_settings, read_properties
-    from spark_rl.spark.session import get_session
+    from spark_rl.spark.session import active_session, get_session
 
     conf = (read_properties(properties) if properties else {}) | parse_settings(settings or [])
-    found = SparkSession.getActiveSession() is not None
+    found = active_session() is not None
     spark = get_session(f"spark-rl {verb}", conf=conf)
     try:
         yield spark

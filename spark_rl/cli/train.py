@@ -1,5 +1,6 @@
 """spark-rl train: the main job."""
 
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from spark_rl.cli.options import Json, Properties, SparkConf, print_facts, print_json, session
+from spark_rl.errors import Interrupted, UserError
 
 
 def train(
@@ -23,11 +25,10 @@ def train(
     as_json: Json = False,
     spark_conf: SparkConf = None,
     properties_file: Properties = None,
-) -> int:
+) -> None:
     """Train a policy; every transition is kept as a table."""
     from spark_rl.cli.progress import Progress
     from spark_rl.config import load_config
-    from spark_rl.errors import UserError
 
     if resume and run is None:
         raise UserError("--resume", "no --run", "the directory of the run to go on with", "add --run URI")
@@ -38,15 +39,14 @@ def train(
             from spark_rl import train as training
 
             summary = training.train(loaded, uri, spark=spark, resume=resume, progress=progress)
-    except (KeyboardInterrupt, typer.Abort):
-        again = " ".join(["spark-rl train", config, *(f"--set {item}" for item in set_ or []), f"--run {uri} --resume"])
-        typer.echo(f"spark-rl: interrupted; committed iterations are kept; go on with: {again}", err=True)
-        return 130
+    except KeyboardInterrupt as stop:
+        overrides = [word for item in set_ or [] for word in ("--set", item)]
+        again = shlex.join(["spark-rl", "train", config, *overrides, "--run", uri, "--resume"])
+        raise Interrupted(f"interrupted; committed iterations are kept; go on with: {again}") from stop
     if as_json:
         print_json(summary)
     else:
         print_facts(f"run {uri}", summary)
-    return 0
 
 
 def default_run(config: str) -> str:

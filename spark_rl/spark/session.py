@@ -46,7 +46,7 @@ def get_session(app_name: str, *, conf: Mapping[str, str] | None = None) -> "Spa
     from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
-    active = SparkSession.getActiveSession()
+    active = active_session()
     if active is not None:
         return active
     conf = dict(conf or {})
@@ -61,6 +61,13 @@ def get_session(app_name: str, *, conf: Mapping[str, str] | None = None) -> "Spa
         return builder.getOrCreate()
     except (PySparkException, Py4JError) as error:
         raise RunError("Spark did not start", str(error), todo="see Spark's own messages above") from error
+
+
+def active_session() -> "SparkSession | None":
+    """The session that is running in this process already, if there is one: a notebook's, a test's, a caller's."""
+    from pyspark.sql import SparkSession
+
+    return SparkSession.getActiveSession()
 
 
 def is_submitted() -> bool:
