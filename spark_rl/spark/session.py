@@ -36,9 +36,9 @@ LOOPBACK = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0
 def get_session(app_name: str, *, conf: Mapping[str, str] | None = None) -> "SparkSession":
     """The session to work with: the active one if there is one, else the submitted one, else a new one in local[*].
 
-    `conf` is added to a submitted or new session, over our defaults, which only a new one gets; an active one stays as
-    it is. Workers run the interpreter that runs this, unless PYSPARK_PYTHON or spark.pyspark.python says otherwise:
-    Spark's own default, `python3` from PATH, often lacks what this interpreter can import.
+    `conf` is added to a submitted or new session, over our name and defaults, which only a new one gets; an active one
+    stays as it is. Workers run the interpreter that runs this, unless PYSPARK_PYTHON or spark.pyspark.python says
+    otherwise: Spark's own default, `python3` from PATH, often lacks what this interpreter can import.
 
     Raises UserError where there is no Java 17, RunError where Spark does not start.
     """
@@ -51,11 +51,11 @@ def get_session(app_name: str, *, conf: Mapping[str, str] | None = None) -> "Spa
         return active
     conf = dict(conf or {})
     set_worker_python(conf)
-    settings = conf if is_submitted() else local_settings(conf)
     if not is_submitted():
         use_java()
+        conf = local_settings({"spark.app.name": app_name} | conf)
     builder = SparkSession.builder
-    for key, value in {**app_name_setting(app_name), **settings}.items():
+    for key, value in conf.items():
         builder = builder.config(key, value)
     try:
         return builder.getOrCreate()
@@ -95,13 +95,3 @@ def use_java() -> None:
     """Leave Spark's launcher a Java that works: it takes JAVA_HOME whatever is there, so a bad one is unset."""
     if java.find().place != "JAVA_HOME":
         os.environ.pop("JAVA_HOME", None)
-
-
-def app_name_setting(app_name: str) -> dict[str, str]:
-    """The application's name, unless the one who submitted gave it one (spark-submit's default is the script's)."""
-    if not is_submitted():
-        return {"spark.app.name": app_name}
-    from pyspark import SparkConf
-
-    submitted = SparkConf().get("spark.app.name", "")
-    return {} if submitted and not submitted.endswith(".py") else {"spark.app.name": app_name}
