@@ -25,4 +25,4 @@ def evaluate(
     if as_json:
         print_json(result)
     else:
-        print_facts(f"evaluation of {run}", result)
+        print_facts(result)

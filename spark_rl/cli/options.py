@@ -42,15 +42,11 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(value, default=str))
 
 
-def print_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """A small table of names and values on stdout; numbers with their thousands apart."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values on stdout, a line each, values in one column."""
+    width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        table.add_row(name, readable(value))
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{name:<{width}}  {readable(value)}")
 
 
 def readable(value: Any) -> str:

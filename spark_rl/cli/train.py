@@ -46,7 +46,7 @@ def train(
     if as_json:
         print_json(summary)
     else:
-        print_facts(f"run {uri}", summary)
+        print_facts(summary)
 
 
 def default_run(config: str) -> str:
