@@ -6,9 +6,8 @@ PPO". Minibatches mix rows of all environments; GAE is computed once an update.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from spark_rl import seeding
 from spark_rl.algorithms.adam import FlatAdam
+from spark_rl.algorithms.minibatches import Rows, as_tensor
 from spark_rl.algorithms.normalizers import RewardScaler, RunningMoments
 from spark_rl.algorithms.ppo_config import PPOConfig, scheduled
 from spark_rl.data.batch import Batch
@@ -111,16 +111,16 @@ class PPO:
         self._moments.load({name: state[f"observation.{name}"] for name in self._moments.state()})
         self._scaler.load({name: state[f"return.{name}"] for name in self._scaler.state()})
 
-    def _rows(self, batch: Batch, raw: np.ndarray) -> tuple[_Rows, dict[str, float]]:
+    def _rows(self, batch: Batch, raw: np.ndarray) -> tuple[Rows, dict[str, float]]:
         """The batch as tensors on the device, with advantages and value targets."""
         final = self._features.encode(batch.final_observation)
         features = np.concatenate([raw, final])
         if self.policy.normalize_observation:
             statistics = self.weights()
             features = Normalizer(statistics["normalizer.mean"], statistics["normalizer.var"])(features)
-        inputs = _tensor(features, self.device)
+        inputs = as_tensor(features, self.device)
         images = [
-            _tensor(np.concatenate(pair), self.device)
+            as_tensor(np.concatenate(pair), self.device)
             for pair in zip(
                 self._features.images(batch.observation), self._features.images(batch.final_observation), strict=True
             )
@@ -134,14 +134,14 @@ class PPO:
             "learner/explained_variance": float(1.0 - advantage.var() / spread) if spread > 0.0 else 0.0,
             "learner/advantage_std": float(advantage.std()),
         }
-        rows = _Rows(
+        rows = Rows(
             features=inputs[: batch.num_rows],
             images=[image[: batch.num_rows] for image in images],
-            target_action=_tensor(self._family.target(batch.action, batch.raw_action), self.device),
-            log_prob=_tensor(batch.action_log_prob, self.device),
-            advantage=_tensor(advantage.astype(np.float32), self.device),
-            value=_tensor(value.astype(np.float32), self.device),
-            value_target=_tensor(target.astype(np.float32), self.device),
+            target_action=as_tensor(self._family.target(batch.action, batch.raw_action), self.device),
+            log_prob=as_tensor(batch.action_log_prob, self.device),
+            advantage=as_tensor(advantage.astype(np.float32), self.device),
+            value=as_tensor(value.astype(np.float32), self.device),
+            value_target=as_tensor(target.astype(np.float32), self.device),
         )
         return rows, facts
 
@@ -171,7 +171,7 @@ class PPO:
         advantage = gae(*grids, discount=self.config.discount, lam=self.config.gae_lambda)
         return layout.unpack(advantage.numpy())
 
-    def _learn(self, rows: _Rows, rng: np.random.Generator, progress: float) -> dict[str, float]:
+    def _learn(self, rows: Rows, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Epochs of minibatch steps. Nothing is read from the device before an epoch's end."""
         config = self.config
         learning_rate = scheduled(config.learning_rate, config.learning_rate_schedule, progress)
@@ -212,7 +212,7 @@ class PPO:
             "learner/epochs": float(epoch + 1),
         }
 
-    def _slopes(self, output: Output, part: _Rows, clip: float) -> tuple[Slopes, Tensor]:
+    def _slopes(self, output: Output, part: Rows, clip: float) -> tuple[Slopes, Tensor]:
         """Derivatives of the minibatch's loss at the network's output, and the log ratios [n].
 
         loss = clipped surrogate + value_coef * value loss - entropy_coef * mean entropy.
@@ -231,7 +231,7 @@ class PPO:
             value = mean_squared_error_slope(output.value, part.value_target)
         return Slopes(params, log_std, value.mul_(config.value_coef)), log_ratio
 
-    def _value_loss(self, value: Tensor, rows: _Rows) -> Tensor:
+    def _value_loss(self, value: Tensor, rows: Rows) -> Tensor:
         if self.config.value_clip > 0.0:
             return clipped_squared_error(value, rows.value_target, rows.value, clip=self.config.value_clip)
         return mean_squared_error(value, rows.value_target)
@@ -243,50 +243,3 @@ class PPO:
         if self._mixed_precision:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows on the device: N of them, or K minibatches of n each, [K, n, ...], whose images are fetched by index."""
-
-    features: Tensor  # float32 [N, F]
-    images: list[Tensor]  # uint8 [N, *shape] each
-    target_action: Tensor  # what log_prob is taken of, [N, D]
-    log_prob: Tensor  # float32 [N], of the policy that acted
-    advantage: Tensor  # float32 [N]
-    value: Tensor  # float32 [N], before the update
-    value_target: Tensor  # float32 [N]
-    order: Tensor | None = None  # int64 [K, n], which row each one is; None before shuffling
-
-    def shuffled(self, rng: np.random.Generator, size: int, *, normalize: bool) -> _Rows:
-        """One epoch: all rows in random order, in as few minibatches as `size` rows at most allow, all equally long.
-
-        Rows that do not fill a minibatch (fewer than their number, others in every epoch) are left out. Everything
-        but the images is gathered once, because a gather a minibatch costs as much as a layer.
-        """
-        num_rows = len(self.log_prob)
-        num_parts = -(-num_rows // size)
-        length = num_rows // num_parts
-        order = torch.from_numpy(rng.permutation(num_rows)[: num_parts * length]).to(self.log_prob.device)
-        columns = [self.features, self.target_action, self.log_prob, self.advantage, self.value, self.value_target]
-        features, target_action, log_prob, advantage, value, value_target = (
-            column[order].view(num_parts, length, *column.shape[1:]) for column in columns
-        )
-        if normalize:
-            advantage = normalize_advantage(advantage)
-        order = order.view(num_parts, length)
-        return _Rows(features, self.images, target_action, log_prob, advantage, value, value_target, order)
-
-    def parts(self) -> Iterator[_Rows]:
-        """The minibatches of shuffled rows, [n, ...] each."""
-        assert self.order is not None, "only shuffled rows have minibatches"
-        columns = [self.target_action, self.log_prob, self.advantage, self.value, self.value_target]
-        for features, order, *rest in zip(
-            self.features.unbind(0), self.order.unbind(0), *(column.unbind(0) for column in columns), strict=True
-        ):
-            yield _Rows(features, [image[order] for image in self.images], *rest)
-
-
-def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
-    # Arrow's zero-copy columns are read-only, which torch has no notion of: those are copied.
-    return torch.from_numpy(np.require(array, requirements=("C", "W"))).to(device)

@@ -42,5 +42,7 @@ def clipped_squared_error_slope(value: Tensor, target: Tensor, old_value: Tensor
     error = value - target
     moved = value - old_value
     held = old_value + moved.clamp(-clip, clip) - target
-    # Where the held error is the worse one, the value lies beyond the clip and moves nothing.
-    return torch.where(error.square() >= held.square(), error, 0.0).mul_(2.0 / len(value))
+    # Beyond the clip, and only there, the held error may be the worse one, and then the value moves nothing. Within,
+    # both errors are the same but for rounding, which must not decide.
+    counts = (moved.abs() <= clip) | (error.square() >= held.square())
+    return torch.where(counts, error, 0.0).mul_(2.0 / len(value))

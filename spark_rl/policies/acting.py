@@ -65,7 +65,7 @@ class FeedForward:
         features = self._features.encode(observation)
         return features if self._normalizer is None else self._normalizer(features)
 
-    def initial_state(self, num_envs: int) -> None:  # noqa: ARG002 (part of the protocol)
+    def initial_state(self, num_envs: int) -> None:
         """No memory, no state."""
 
     def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:  # noqa: ARG002

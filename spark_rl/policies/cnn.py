@@ -52,7 +52,10 @@ class NatureCNN(Network):
             parameters.append(Parameter(f"{tower}.head.bias", (units,)))
         super().__init__(spec, parameters, seed=seed, device=device)
         # Leaves of the graph that share the flat vector's memory: autograd then needs no scatter into it.
-        self._named = {name: view.requires_grad_() for name, view in self.views(self.flat).items()}
+        self._named = self.views(self.flat)
+        self._log_std = self._named.pop("log_std", None)  # no part of the graph: its slope comes from the algorithm
+        for view in self._named.values():
+            view.requires_grad_()
 
     def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
         """See Network; the backward pass is autograd's."""
@@ -61,8 +64,9 @@ class NatureCNN(Network):
 
     def backward(self, output: Output, slopes: Slopes) -> Tensor:
         """See Network."""
-        parameters = [view for name, view in self._named.items() if name != "log_std"]
-        parts = torch.autograd.grad([output.params, output.value], parameters, [slopes.params, slopes.value])
+        parts = torch.autograd.grad(
+            [output.params, output.value], list(self._named.values()), [slopes.params, slopes.value]
+        )
         if slopes.log_std is not None:
             parts = (*parts, slopes.log_std)  # the last parameter
         return torch.cat([part.flatten() for part in parts], out=self.gradient)
@@ -81,7 +85,7 @@ class NatureCNN(Network):
             x = x.tanh() if self._tanh else x.relu()
         # Under bfloat16 autocast the heads' outputs come back as float32, which probabilities need.
         params, value = self._linear("actor.head", x).float(), self._linear("critic.head", x).float()
-        return Output(params, self._named.get("log_std"), value.squeeze(1))
+        return Output(params, self._log_std, value.squeeze(1))
 
     def _linear(self, name: str, x: Tensor) -> Tensor:
         return functional.linear(x, self._named[f"{name}.weight"], self._named[f"{name}.bias"])

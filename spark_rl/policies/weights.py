@@ -13,7 +13,7 @@ from spark_rl.errors import RunError
 
 def encode(tensors: Mapping[str, np.ndarray]) -> bytes:
     """Name -> array as a safetensors file; the order of the mapping does not change a byte."""
-    return bytes(save({name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}))
+    return bytes(save({name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}))
 
 
 def decode(data: bytes) -> dict[str, np.ndarray]:
