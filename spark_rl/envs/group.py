@@ -30,16 +30,16 @@ Leaves = dict[str, np.ndarray]
 class Step:
     """What one step of all environments gave.
 
-    `valid` is False where an environment only reset (NEXT_STEP mode): no transition happened there. `ended` lists the
-    environments whose episode ended, and `final` their true final observations [len(ended), *shape], before any reset.
+    `final` is None where the group resets in its next step: an ended environment's true final observation is then the
+    group's `observation` after this step, and its next step is a reset and no transition. Otherwise `ended` lists the
+    environments that ended, ascending, and `final` their final observations [len(ended), *shape], before the reset.
     """
 
-    reward: np.ndarray  # float64 [N]
+    reward: np.ndarray  # [N]
     terminated: np.ndarray  # bool [N]
     truncated: np.ndarray  # bool [N]
-    valid: np.ndarray | None  # bool [N]; None = all
-    ended: np.ndarray  # int64 [number ended], ascending
-    final: Leaves
+    ended: np.ndarray | None = None  # int64 [number ended]
+    final: Leaves | None = None
 
 
 @dataclass(slots=True)
@@ -59,9 +59,10 @@ class Group(Protocol):
     observation_space: SpaceSpec
     action_space: SpaceSpec
     num_envs: int
+    resets_in_next_step: bool  # gymnasium's NEXT_STEP mode
     observation: Leaves  # what to act on next
-    pending: np.ndarray
-    episode: np.ndarray
+    pending: np.ndarray  # bool [N]: the next step only resets
+    episode: np.ndarray  # int64 [N]: ordinal of the current episode, from 0
 
     def start(self, iteration: int) -> None:
         """Begin a fresh episode in every environment."""
@@ -90,6 +91,8 @@ def make_group(spec: EnvSpec, *, native: bool, seed: int, stream: int, first_env
 
 class SyncGroup:
     """Single environments stepped in turn; an ended one is reset at once, with the seed of its next episode."""
+
+    resets_in_next_step = False
 
     def __init__(self, spec: EnvSpec, *, seed: int, stream: int, first_env: int, num_envs: int) -> None:
         self.env_id = spec.id
@@ -153,7 +156,7 @@ class SyncGroup:
                 self.reset(i)
         stacked = {name: np.stack([one[name] for one in final]) if final else values[:0]
                    for name, values in self.observation.items()}  # fmt: skip
-        return Step(reward, terminated, truncated, None, np.array(ended, np.int64), stacked)
+        return Step(reward, terminated, truncated, np.array(ended, np.int64), stacked)
 
     def _broke(self, i: int, action: Any, error: Exception) -> RunError:
         seed = self.episode_seed(i, int(self.episode[i]))
@@ -203,7 +206,7 @@ class NativeGroup:
         self.observation: Leaves = allocate(self.observation_space, num_envs)
         self.pending = np.zeros(num_envs, bool)
         self.episode = np.full(num_envs, -1, np.int64)
-        self._nobody = np.zeros(0, np.int64)
+        self.resets_in_next_step = self._mode is AutoresetMode.NEXT_STEP
 
     def seeds(self) -> np.ndarray | None:
         return None
@@ -226,27 +229,26 @@ class NativeGroup:
                 where=f"vector environment {self.env_id}, environments {self._first} to {self._first + self.num_envs - 1}", got=f"{type(error).__name__}: {error}",
                 wanted="a step of all its environments", todo="try [env] vectorization = 'sync', which names the one",
             ) from error  # fmt: skip
-        after = self._leaves(raw)
-        reset = self.pending
+        self.observation = self._leaves(raw)
         over = terminated | truncated
-        ended = np.flatnonzero(over) if over.any() else self._nobody
-        final = {name: values[ended] for name, values in after.items()}
-        self.pending = np.zeros(self.num_envs, bool)
-        if len(ended):
-            if self._mode is AutoresetMode.NEXT_STEP:
-                self.pending = np.array(over)
-            elif self._mode is AutoresetMode.SAME_STEP:
-                final = self._final_of(info, ended)
-            else:
-                after = self._leaves(self.env.reset(options={"reset_mask": np.array(over)})[0])
-            self.episode[ended] += 1
-        self.observation = after
-        valid = ~reset if reset.any() else None
-        return Step(np.asarray(reward, np.float64), terminated, truncated, valid, ended, final)
+        if self.resets_in_next_step:
+            self.episode += over
+            self.pending = over
+            return Step(reward, terminated, truncated)
+        ended = np.flatnonzero(over)
+        if self._mode is AutoresetMode.SAME_STEP:
+            final = self._final_of(info, ended)
+        else:
+            final = {name: values[ended] for name, values in self.observation.items()}
+            if len(ended):
+                self.observation = self._leaves(self.env.reset(options={"reset_mask": over})[0])
+        self.episode[ended] += 1
+        return Step(reward, terminated, truncated, ended, final)
 
     def _final_of(self, info: dict[str, Any], ended: np.ndarray) -> Leaves:
-        rows = [self._leaves(one) for one in info["final_obs"][ended]]
-        return {name: np.stack([row[name] for row in rows]) for name, _, _ in self._getters}
+        rows = [self._leaves(one) for one in info["final_obs"][ended]] if len(ended) else []
+        return {name: np.stack([row[name] for row in rows]) if rows else values[:0]
+                for name, values in self.observation.items()}  # fmt: skip
 
     def carry(self, *, with_state: bool) -> Carried:
         carried = _position(self)

@@ -43,42 +43,47 @@ def locate(rows: Rows, cursor: Cursor, iteration: int, policy_version: int, *, c
     replaced. With `cut`, unfinished episodes count as ended here, neither terminated nor truncated.
     """
     num_envs = len(rows.counts)
-    env = np.repeat(np.arange(num_envs), rows.counts)
     ended_row = rows.terminated | rows.truncated
-    first_row = np.cumsum(rows.counts) - rows.counts
-    opens = np.zeros(rows.num_rows, bool)  # rows that open a segment: a stretch of one episode within the fragment
-    opens[first_row[rows.counts > 0]] = True
-    opens[1:] |= ended_row[:-1]
-    start = np.flatnonzero(opens)
-    segment = np.cumsum(opens) - 1
-    segment_env = env[start]
+    first_row = (np.cumsum(rows.counts) - rows.counts)[rows.counts > 0]
+    # A segment is a stretch of one episode within the fragment.
+    opens = np.zeros(rows.num_rows + 1, bool)
+    opens[first_row] = True
+    opens[1:] |= ended_row
+    start = np.flatnonzero(opens[:-1])
+    length = np.diff(np.append(start, rows.num_rows))
+    last = start + length - 1
+    env = np.searchsorted(np.cumsum(rows.counts), start, side="right")
     goes_on = np.isin(start, first_row)  # an environment's first segment may continue an episode
-    carried = lambda values, otherwise: np.where(goes_on, values[segment_env], otherwise)  # noqa: E731
 
-    t = np.arange(rows.num_rows) - start[segment] + carried(cursor.t, 0)[segment]
-    first_segment = np.searchsorted(segment_env, np.arange(num_envs))
-    ordinal = cursor.carried.episode[env] + segment - first_segment[env]
-    places = Places(env=env, ordinal=ordinal, t=t.astype(np.int32))
+    def carried(values: np.ndarray, otherwise: float) -> np.ndarray:
+        return np.where(goes_on, values[env], otherwise)
 
-    last = np.append(start[1:], rows.num_rows)[: len(start)] - 1
+    begun = cursor.t > 0
+    t_start = carried(cursor.t, 0).astype(np.int64)
     returns = np.add.reduceat(rows.reward, start) if len(start) else np.zeros(0)
     returns = returns + carried(cursor.episode_return, 0.0)
-    began = carried(np.where(cursor.t > 0, cursor.first_iteration, iteration), iteration)
-    oldest = np.minimum(carried(np.where(cursor.t > 0, cursor.policy_version_min, policy_version), policy_version),
-                        policy_version)  # fmt: skip
-    ended = ended_row[last]
-    chosen = np.ones_like(ended) if cut else ended
-    episodes = Episodes(
-        env=segment_env[chosen],
-        ordinal=ordinal[last][chosen],
-        length=t[last][chosen] + 1,
-        episode_return=returns[chosen],
-        terminated=rows.terminated[last][chosen],
-        truncated=rows.truncated[last][chosen],
-        first_iteration=began[chosen],
-        policy_version_min=oldest[chosen],
+    began = carried(np.where(begun, cursor.first_iteration, iteration), iteration)
+    oldest = carried(np.where(begun, cursor.policy_version_min, policy_version), policy_version)
+    ordinal = cursor.carried.episode[env] + np.arange(len(start)) - np.searchsorted(env, np.arange(num_envs))[env]
+    places = Places(
+        env=np.repeat(env, length),
+        ordinal=np.repeat(ordinal, length),
+        t=(np.arange(rows.num_rows) - np.repeat(start - t_start, length)).astype(np.int32),
     )
-    _advance(cursor, segment_env, chosen, t[last] + 1, returns, began, oldest)
+
+    over = np.ones(len(start), bool) if cut else ended_row[last]
+    length = t_start + length
+    episodes = Episodes(
+        env=env[over],
+        ordinal=ordinal[over],
+        length=length[over],
+        episode_return=returns[over],
+        terminated=rows.terminated[last][over],
+        truncated=rows.truncated[last][over],
+        first_iteration=began[over],
+        policy_version_min=oldest[over],
+    )
+    _advance(cursor, env, over, length, returns, began, oldest)
     return places, episodes
 
 

@@ -1,8 +1,8 @@
-"""The facts of one fragment: recorded step by step into [N, T] arrays, read back as rows.
+"""The facts of one fragment: recorded step by step into [T, N] arrays, read back as rows.
 
 N environments, T vector steps, R rows (R < N * T where a vector environment spent steps on resets), M last rows.
-Environment-major, because rows of one environment are to be contiguous; so the rows are views of the arrays, not copies,
-unless steps were spent on resets.
+Recording is time-major, because that is how steps arrive; rows are environment-major, because rows of one environment
+are to be contiguous. One gather per column turns the one into the other and drops the reset steps on the way.
 """
 
 from __future__ import annotations
@@ -42,55 +42,59 @@ class Rows:
 
 
 class Recorder:
-    """Preallocated arrays that a rollout fills."""
+    """Preallocated arrays that a rollout fills. Made when the group stands at the fragment's beginning."""
 
-    def __init__(self, observation: SpaceSpec, action: SpaceSpec, num_envs: int, steps: int, state_size: int) -> None:
-        self.observation = allocate(observation, num_envs, steps)
-        self.action = allocate(action, num_envs, steps)[""]
+    def __init__(self, group: Group, observation: SpaceSpec, action: SpaceSpec, steps: int, state_size: int) -> None:
+        num_envs = group.num_envs
+        self.observation = allocate(observation, steps, num_envs)
+        self.action = allocate(action, steps, num_envs)[""]
         self.raw_action = np.zeros_like(self.action) if action.only.kind == "box" else None
-        self.reward = np.zeros((num_envs, steps), np.float64)
-        self.terminated = np.zeros((num_envs, steps), bool)
-        self.truncated = np.zeros((num_envs, steps), bool)
-        self.log_prob = np.zeros((num_envs, steps), np.float32)
-        self.state = np.zeros((num_envs, steps, state_size), np.float32) if state_size else None
-        self.valid = np.ones((num_envs, steps), bool)
-        self._ends: list[tuple[np.ndarray, Leaves]] = []  # flat positions env * T + step, final observations
+        self.reward = np.zeros((steps, num_envs), np.float64)
+        self.terminated = np.zeros((steps, num_envs), bool)
+        self.truncated = np.zeros((steps, num_envs), bool)
+        self.log_prob = np.zeros((steps, num_envs), np.float32)
+        self.state = np.zeros((steps, num_envs, state_size), np.float32) if state_size else None
+        self._pending = group.pending.copy()
+        self._ends: list[tuple[np.ndarray, Leaves]] = []  # (step * N + env, final observations), where known at once
 
     def before(self, s: int, observation: Leaves, state: np.ndarray | None) -> None:
         """What the policy sees at step s; recorded first, since environments may write into the same arrays."""
         for name, values in observation.items():
-            self.observation[name][:, s] = values
+            self.observation[name][s] = values
         if self.state is not None:
-            self.state[:, s] = state
+            self.state[s] = state
 
     def after(self, s: int, act: Act, step: Step) -> None:
         """What the policy did at step s, and what came of it."""
-        self.action[:, s] = act.action
+        self.action[s] = act.action
         if self.raw_action is not None:
-            self.raw_action[:, s] = act.raw_action
-        self.log_prob[:, s] = act.log_prob
-        self.reward[:, s] = step.reward
-        self.terminated[:, s] = step.terminated
-        self.truncated[:, s] = step.truncated
-        if step.valid is not None:
-            self.valid[:, s] = step.valid
-        if len(step.ended):
-            self._ends.append((step.ended * self.reward.shape[1] + s, step.final))
+            self.raw_action[s] = act.raw_action
+        self.log_prob[s] = act.log_prob
+        self.reward[s] = step.reward
+        self.terminated[s] = step.terminated
+        self.truncated[s] = step.truncated
+        if step.final is not None and len(step.ended):  # type: ignore[arg-type]
+            self._ends.append((step.ended + s * self.reward.shape[1], step.final))
 
     def rows(self, group: Group) -> Rows:
-        """All valid steps; the group's current observations are the successors of the steps that did not end."""
-        steps = self.reward.shape[1]
-        unfinished = np.flatnonzero(self.valid[:, -1] & ~(self.terminated[:, -1] | self.truncated[:, -1]))
-        ends = [*self._ends, (unfinished * steps + steps - 1, {k: v[unfinished] for k, v in group.observation.items()})]
-        positions = np.concatenate([place for place, _ in ends])
-        order = np.argsort(positions)
-        keep = None if self.valid.all() else self.valid.reshape(-1)
-        row_of = positions if keep is None else np.cumsum(keep)[positions] - 1
+        """All transitions; the group's current observations are the successors of the last steps."""
+        steps, num_envs = self.reward.shape
+        over = self.terminated | self.truncated
+        valid = np.ones((steps, num_envs), bool)
+        if group.resets_in_next_step:
+            valid[0] = ~self._pending
+            np.logical_not(over[:-1], out=valid[1:])
+        # Flat [T, N] positions of the transitions, environment by environment.
+        order = np.arange(steps * num_envs).reshape(steps, num_envs).T[valid.T]
+        row_of = np.empty(steps * num_envs, np.int64)
+        row_of[order] = np.arange(len(order))
 
         def flat(array: np.ndarray) -> np.ndarray:
-            rows = array.reshape(-1, *array.shape[2:])
-            return rows if keep is None else rows[keep]
+            return array.reshape(-1, *array.shape[2:]).take(order, axis=0)
 
+        positions, final = self._finals(group, over, valid)
+        last_row = row_of[positions]
+        ascending = np.argsort(last_row)
         return Rows(
             observation={name: flat(values) for name, values in self.observation.items()},
             action=flat(self.action),
@@ -100,9 +104,25 @@ class Recorder:
             truncated=flat(self.truncated),
             log_prob=flat(self.log_prob),
             state=None if self.state is None else flat(self.state),
-            counts=self.valid.sum(axis=1),
-            last_row=row_of[order],
-            final_observation={
-                name: np.concatenate([final[name] for _, final in ends])[order] for name in self.observation
-            },
+            counts=valid.sum(axis=0),
+            last_row=last_row[ascending],
+            final_observation={name: values[ascending] for name, values in final.items()},
         )
+
+    def _finals(self, group: Group, over: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, Leaves]:
+        """Flat positions of the last rows, and their true successors."""
+        steps, num_envs = over.shape
+        open_last = np.flatnonzero(valid[-1] & ~over[-1])  # the fragment's end, not the episode's
+        current = group.observation
+        ends = [(open_last + (steps - 1) * num_envs, {name: values[open_last] for name, values in current.items()})]
+        if group.resets_in_next_step:
+            # What an ended environment returned is what it showed at its next step, the one that only reset.
+            inner = np.flatnonzero(over[:-1])
+            outer = np.flatnonzero(over[-1])
+            seen = {name: values.reshape(-1, *values.shape[2:]) for name, values in self.observation.items()}
+            ends.append((inner, {name: values[inner + num_envs] for name, values in seen.items()}))
+            ends.append((outer + (steps - 1) * num_envs, {name: values[outer] for name, values in current.items()}))
+        else:
+            ends += self._ends
+        final = {name: np.concatenate([leaves[name] for _, leaves in ends]) for name in self.observation}
+        return np.concatenate([places for places, _ in ends]), final

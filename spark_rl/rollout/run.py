@@ -182,11 +182,12 @@ def _collect(spec: RolloutSpec, task: GroupTask, group: Group, cursor: Cursor, p
     rng = seeding.generator(spec.seed, seeding.ACTION, task.iteration, task.group)
     initial = policy.initial_state(spec.envs_per_group)
     state = cursor.state
-    recorder = Recorder(spec.policy.observation, spec.policy.action, spec.envs_per_group, spec.steps_per_env,
+    recorder = Recorder(group, spec.policy.observation, spec.policy.action, spec.steps_per_env,
                         0 if initial is None else initial.shape[1])  # fmt: skip
     with deadline(spec.deadline_s, f"environment {spec.env.id}, group {task.group}, iteration {task.iteration}") as arm:
         for s in range(spec.steps_per_env):
             arm()
+            reset = group.pending
             recorder.before(s, group.observation, state)
             act = policy.act(group.observation, state, rng)
             step = group.step(act.action)
@@ -194,7 +195,7 @@ def _collect(spec: RolloutSpec, task: GroupTask, group: Group, cursor: Cursor, p
             if initial is not None:
                 assert act.state is not None
                 state = act.state
-                over = step.ended if step.valid is None else np.union1d(step.ended, np.flatnonzero(~step.valid))
-                state[over] = initial[over]
+                fresh = step.terminated | step.truncated | reset
+                state[fresh] = initial[fresh]
     cursor.state = state
     return recorder.rows(group)

@@ -33,14 +33,13 @@ def encode_sparse(space: SpaceSpec, values: Leaves, rows: np.ndarray, num_rows: 
     if space.structure != "leaf":
         columns = {leaf.name: _nested(leaf, values[leaf.name], present) for leaf in space.leaves}
         return _struct(space, columns, pa.array(~present))
-    leaf = space.only
-    column = _nested(leaf, values[""], present) if leaf.dtype == "uint8" else _dense(leaf, _spread(leaf, values[""], present))
-    is_list = pa.types.is_fixed_size_list(column.type)
+    column = _nested(space.only, values[space.only.name], present)
+    is_list = pa.types.is_list(column.type)
     validity = pa.py_buffer(np.packbits(present, bitorder="little"))
     return pa.Array.from_buffers(
         column.type,
         num_rows,
-        [validity] if is_list else [validity, *column.buffers()[1:]],
+        [validity, *column.buffers()[1:2]] if is_list else [validity, *column.buffers()[1:]],
         null_count=num_rows - len(rows),
         children=[column.values] if is_list else None,
     )
@@ -63,7 +62,7 @@ def _nested(leaf: Leaf, values: np.ndarray, present: np.ndarray) -> pa.Array:
     if leaf.dtype == "uint8":
         buffers = [None, pa.py_buffer(offsets), flat.buffers()[1]]
         return pa.Array.from_buffers(pa.binary(), len(present), buffers)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=leaf_type(leaf, nested=True))
+    return pa.ListArray.from_arrays(pa.array(offsets), flat, type=leaf_type(leaf, fixed=False))
 
 
 def _flat(leaf: Leaf, values: np.ndarray) -> pa.Array:

@@ -35,15 +35,14 @@ EPISODES = pa.schema(
 )
 
 
-def leaf_type(leaf: Leaf, *, nested: bool = False) -> pa.DataType:
-    """Arrow type of one leaf; `nested` where it is a field of a STRUCT."""
+def leaf_type(leaf: Leaf, *, fixed: bool = True) -> pa.DataType:
+    """Arrow type of one leaf; its list has a `fixed` size unless NULLs are to take no space."""
     if leaf.dtype == "uint8":
         return pa.binary()
     value = {"float32": pa.float32(), "int64": pa.int64(), "int8": pa.int8()}[leaf.dtype]
     if leaf.shape == ():
         return value
-    # Arrow cannot read back a fixed-size list inside a STRUCT that is NULL (final_observation), so lists vary there.
-    return pa.list_(pa.field("element", value, nullable=False), -1 if nested else leaf.size)
+    return pa.list_(pa.field("element", value, nullable=False), leaf.size if fixed else -1)
 
 
 def leaf_metadata(leaf: Leaf) -> dict[str, str]:
@@ -55,10 +54,12 @@ def space_field(name: str, space: SpaceSpec, *, nullable: bool = False) -> pa.Fi
     """The column of a space: its leaf's type, or a STRUCT that nests as the space does."""
     if space.structure == "leaf":
         leaf = space.only
-        return pa.field(name, leaf_type(leaf), nullable=nullable, metadata=leaf_metadata(leaf))
+        # A fixed-size list would write values for every NULL, and all but a few final observations are NULL.
+        return pa.field(name, leaf_type(leaf, fixed=not nullable), nullable=nullable, metadata=leaf_metadata(leaf))
 
     def build(leaf: Leaf) -> pa.Field:
-        return pa.field(leaf.name.rpartition(".")[2], leaf_type(leaf, nested=True), nullable=False, metadata=leaf_metadata(leaf))
+        # Arrow cannot read back a fixed-size list inside a STRUCT that is NULL.
+        return pa.field(leaf.name.rpartition(".")[2], leaf_type(leaf, fixed=False), nullable=False, metadata=leaf_metadata(leaf))
 
     def join(name: str, fields: Sequence[pa.Field]) -> pa.Field:
         return pa.field(name, pa.struct(fields), nullable=False)
