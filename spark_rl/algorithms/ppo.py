@@ -26,7 +26,6 @@ from spark_rl.losses.policy_gradient import (
     clip_fraction,
     clipped_surrogate,
     clipped_surrogate_slope,
-    normalize_advantage,
 )
 from spark_rl.losses.returns import gae
 from spark_rl.losses.value import (
