@@ -1,21 +1,22 @@
 """The main job: broadcast weights, collect, commit, learn, checkpoint, evaluate; again.
 
-Iteration k is acted by policy version k and teaches version k + 1. Its state on disk only ever moves forward:
-weights k -> rows k in staging -> commit k -> metrics k -> checkpoint k. A run that was killed goes on from the newest
-checkpoint; an iteration that is committed beyond it is learned from again, one that is not is collected again, and both
-give the same bits.
+Learning on iteration k gives policy version k + 1, which acts in iteration k + 1; or, pipelined, in iteration k + 2,
+because iteration k + 1 is then collected while the learner is busy with iteration k. The state on disk only ever moves
+forward: weights k -> rows k in staging -> commit k -> metrics k -> checkpoint k. A run that was killed goes on from the
+newest checkpoint; an iteration that is committed beyond it is learned from again, one that is not is collected again,
+and both give the same bits.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from spark_rl import builder, checkpoint
+from spark_rl.accounting import rollout_metrics
 from spark_rl.config import RunConfig, difference
 from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
@@ -42,8 +43,11 @@ class Collector(Protocol):
     def evaluate(self, spec: RolloutSpec, tasks: list[EvaluationTask], weights: bytes) -> list[EpisodeResult]:
         """Play every task's greedy episodes."""
 
+    def cancel(self) -> None:
+        """Stop what runs, from another thread."""
+
     def close(self) -> None:
-        """Release what the collector holds."""
+        """Stop what runs, and release what the collector holds."""
 
 
 class Progress(Protocol):
@@ -125,6 +129,12 @@ class Trainer:
                 progress.note(f"episodes are cut at the end of every iteration: {env.reason}")
         self.spec = builder.rollout_spec(config, env, self.policy, run_id=stored["run_id"], run_uri=self.store.uri)
         self.position = self._restore()
+        # Idle Python workers are handed out in the order in which they became idle. So listing the groups in the order
+        # in which they ended gives most of them the worker that still has their environments. Only a hint: any order
+        # gives the same rows.
+        self._order = list(range(self.spec.num_groups))
+        self._background = ThreadPoolExecutor(1, "rollout")
+        self._ahead: Future[tuple[list[GroupReport], float]] | None = None
 
     def _continue(self) -> dict[str, Any]:
         stored = self.store.describe()
@@ -161,14 +171,20 @@ class Trainer:
                 self._iterate(position, curves)
         finally:
             curves.close()
+            if self._ahead is not None:  # the run ended, or failed, with a rollout under way
+                self.collector.cancel()
+            self._background.shutdown(wait=True)
+        self.store.sweep()
         return self._summary(position, began)
 
     def _iterate(self, position: _Position, curves: Curves) -> None:
         began = time.perf_counter()
         k = position.iteration
-        weights = self._publish_weights(k)
+        self._publish_weights(k)
         row: dict[str, float] = {"iteration": k}
-        commit = self._collect(position, weights, row)
+        commit = self._commit(position, row)
+        if self.config.rollout.pipelined and k + 1 < self.config.num_iterations:
+            self._ahead = self._background.submit(self._collect, k + 1)
         read_began = time.perf_counter()
         batch = read_iteration(self.store.root, commit, self.policy.observation, self.policy.action)
         row["time/read_s"] = time.perf_counter() - read_began
@@ -193,27 +209,41 @@ class Trainer:
         self.store.write_weights(version, content)
         return content
 
-    def _collect(self, position: _Position, weights: bytes, row: dict[str, float]) -> Commit:
-        """The iteration's commit: the one on disk if a crash came after it, else a new one."""
-        k = position.iteration
-        if k in self.store.iterations():
-            return self.store.commit(k)
+    def _acting_version(self, iteration: int) -> int:
+        """Pipelined, an iteration is collected while the one before it is learned from: one version behind."""
+        return max(0, iteration - 1) if self.config.rollout.pipelined else iteration
+
+    def _collect(self, k: int) -> tuple[list[GroupReport], float]:
+        """Iteration k's rows, in staging; the tasks' reports and the job's wall time. Iteration k - 1 is committed."""
+        version = self._acting_version(k)
         cursors = self.store.commit(k - 1).hashes(layout.CURSORS) if k else {}
         tasks = [
-            GroupTask(iteration=k, group=group, policy_version=k,
+            GroupTask(iteration=k, group=group, policy_version=version,
                       cursor_sha256=cursors.get(layout.part(layout.CURSORS, group), ""))
-            for group in range(self.spec.num_groups)
+            for group in self._order
         ]  # fmt: skip
         began = time.perf_counter()
-        reports = self.collector.collect(self.spec, tasks, weights)
-        collected = time.perf_counter()
+        reports = self.collector.collect(self.spec, tasks, self.store.read_weights(version))
+        wall_s = time.perf_counter() - began
+        self._order = [report.group for report in sorted(reports, key=lambda report: report.ended_at)]
+        return reports, wall_s
+
+    def _commit(self, position: _Position, row: dict[str, float]) -> Commit:
+        """The iteration's commit: the one on disk if a crash came after it, else of rows collected ahead, or now."""
+        k = position.iteration
+        if self._ahead is None and k in self.store.iterations():
+            return self.store.commit(k)
+        reports, wall_s = self._ahead.result() if self._ahead is not None else self._collect(k)
+        self._ahead = None
+        began = time.perf_counter()
+        version = self._acting_version(k)
         commit = self.store.publish(
-            k, reports, num_groups=self.spec.num_groups, weights_sha256=codec.sha256(weights),
-            env_steps=position.env_steps, wall_s=collected - began,
+            k, reports, num_groups=self.spec.num_groups, env_steps=position.env_steps, wall_s=wall_s,
+            weights_sha256=codec.sha256(self.store.read_weights(version)),
         )  # fmt: skip
-        row["time/rollout_s"] = collected - began
-        row["time/commit_s"] = time.perf_counter() - collected
-        row |= rollout_metrics(reports, collected - began)
+        row["time/rollout_s"] = wall_s
+        row["time/commit_s"] = time.perf_counter() - began
+        row |= rollout_metrics(reports, wall_s=wall_s, staleness=k - version)
         return commit
 
     def _evaluate(self, position: _Position, weights: bytes, row: dict[str, float]) -> str:
@@ -252,39 +282,6 @@ class _Position:
     iteration: int
     env_steps: int
     finished: str
-
-
-def rollout_metrics(reports: list[GroupReport], wall_s: float) -> dict[str, float]:
-    """The `rollout/` and task-time metrics of one iteration."""
-    returns = np.array([value for report in reports for value in report.episode_returns])
-    lengths = np.array([value for report in reports for value in report.episode_lengths])
-    written = sum(report.rows_written for report in reports)
-    row: dict[str, float] = {
-        "rollout/episodes": len(returns),
-        "rollout/rows_planned": sum(report.rows_planned for report in reports),
-        "rollout/rows_written": written,
-        "rollout/rows_reset": sum(report.rows_reset for report in reports),
-        "rollout/bytes": sum(file.size_bytes for report in reports for file in report.files),
-        "rollout/tasks_retried": sum(report.attempt > 0 for report in reports),
-        "rollout/live": sum(report.source == "live" for report in reports),
-        "rollout/restored": sum(report.source == "snapshot" for report in reports),
-        "rollout/replayed": sum(report.source == "replay" for report in reports),
-        "rollout/replayed_steps": sum(report.replayed_steps for report in reports),
-        "rollout/staleness_max": 0,  # a version acts in its own iteration
-        "time/task_s_max": max(report.times_s["total"] for report in reports),
-        "throughput/rollout_env_steps_per_s": written / wall_s,
-    }
-    for part in ("prepare", "step", "write"):
-        row[f"time/{part}_s_mean"] = float(np.mean([report.times_s[part] for report in reports]))
-    if len(returns):
-        row |= {
-            "rollout/return_mean": float(returns.mean()),
-            "rollout/return_std": float(returns.std()),
-            "rollout/return_min": float(returns.min()),
-            "rollout/return_max": float(returns.max()),
-            "rollout/length_mean": float(lengths.mean()),
-        }
-    return row
 
 
 class _Silent:

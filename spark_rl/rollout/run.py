@@ -107,6 +107,7 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
         attempt=attempt,
         source=source,
         replayed_steps=replayed,
+        ended_at=time.time(),
         times_s={"prepare": prepared - began, "step": stepped - prepared, "write": written - stepped,
                  "total": written - began},
     )  # fmt: skip

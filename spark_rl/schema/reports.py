@@ -31,4 +31,5 @@ class GroupReport:
     attempt: int = 0
     source: str = "start"  # start | live | snapshot | replay | cut
     replayed_steps: int = 0
+    ended_at: float = 0.0  # seconds since the epoch, by the worker's clock
     times_s: dict[str, float] = field(default_factory=dict)  # prepare, step, write, total
