@@ -150,6 +150,29 @@ def test_update_equals_a_slow_one(keys: dict[str, float]) -> None:
         assert_allclose(got, want[name].detach(), atol=2e-4, err_msg=name)
 
 
+def test_fragments_of_one_environment_are_cut_where_a_successor_is_stored() -> None:
+    """As when a batch holds several iterations: neither end is marked, yet the next row is not the successor."""
+    ppo = make_ppo()
+    batch = dataclasses.replace(make_batch(ppo.policy, ppo.weights()), env_index=np.zeros(40, np.int32))
+    want = slow_update(ppo, batch)
+    ppo.update(batch, iteration=0, progress=0.0)
+    for name, got in ppo.weights().items():
+        assert_allclose(got, want[name].detach(), atol=2e-4, err_msg=name)
+
+
+def test_the_return_that_scales_rewards_restarts_after_either_end_and_goes_on_after_none() -> None:
+    ppo = make_ppo(normalize_return=True, discount=0.9)
+    running = np.zeros(NUM_ENVS)
+    for i in range(2):
+        batch = make_batch(ppo.policy, ppo.weights(), seed=i)
+        ppo.update(batch, iteration=i, progress=0.0)
+        ends = batch.terminated | batch.truncated
+        for env, reward, end in zip(batch.env_index, batch.reward, ends, strict=True):
+            running[env] = 0.0 if end else 0.9 * running[env] + reward
+    assert (running != 0.0).any()
+    assert_allclose(ppo.state_dict()["return.running"], running, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "bug", ["done for terminated", "truncation ends", "off by one", "log-probability of another row"]
 )
