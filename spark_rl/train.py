@@ -10,57 +10,24 @@ and both give the same bits.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from spark_rl import builder, checkpoint
-from spark_rl.accounting import rollout_metrics
 from spark_rl.config import RunConfig, difference
 from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.errors import UserError
 from spark_rl.evaluation.episodes import evaluate
+from spark_rl.experience import Collected, Collector, Experience, Progress, Silent
 from spark_rl.policies import weights as codec
-from spark_rl.rollout.evaluate import EpisodeResult, EvaluationTask
 from spark_rl.rollout.local import LocalCollector
-from spark_rl.rollout.spec import GroupTask, RolloutSpec
 from spark_rl.schema import layout
-from spark_rl.schema.reports import GroupReport
 from spark_rl.tensorboard import Curves
 
 # The newest is enough to resume; the one before is for a disk that lost the newest.
 _CHECKPOINTS_KEPT = 2
-
-
-class Collector(Protocol):
-    """Where rollouts run: `rollout.local.LocalCollector`, or `spark.driver.SparkCollector`."""
-
-    def collect(self, spec: RolloutSpec, tasks: list[GroupTask], weights: bytes) -> list[GroupReport]:
-        """Run every task; their files are in staging afterwards."""
-
-    def evaluate(self, spec: RolloutSpec, tasks: list[EvaluationTask], weights: bytes) -> list[EpisodeResult]:
-        """Play every task's greedy episodes."""
-
-    def cancel(self) -> None:
-        """Stop what runs, from another thread."""
-
-    def close(self) -> None:
-        """Stop what runs, and release what the collector holds."""
-
-
-class Progress(Protocol):
-    """Who watches."""
-
-    def start(self, run_uri: str, num_iterations: int, first_iteration: int = 0) -> None:
-        """The run begins, or goes on."""
-
-    def iteration(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """One more iteration is done."""
-
-    def note(self, text: str) -> None:
-        """Something to know once."""
 
 
 def train(
@@ -73,7 +40,7 @@ def train(
     """
     collector: Collector = LocalCollector() if spark is None else _spark_collector(spark)
     try:
-        return Trainer(config, run_uri, collector, progress or _Silent(), resume=resume).run()
+        return Trainer(config, run_uri, collector, progress or Silent(), resume=resume).run()
     finally:
         collector.close()
 
@@ -129,12 +96,9 @@ class Trainer:
                 progress.note(f"episodes are cut at the end of every iteration: {env.reason}")
         self.spec = builder.rollout_spec(config, env, self.policy, run_id=stored["run_id"], run_uri=self.store.uri)
         self.position = self._restore()
-        # Idle Python workers are handed out in the order in which they became idle. So listing the groups in the order
-        # in which they ended gives most of them the worker that still has their environments. Only a hint: any order
-        # gives the same rows.
-        self._order = list(range(self.spec.num_groups))
+        self.experience = Experience(self.store, self.spec, collector)
         self._background = ThreadPoolExecutor(1, "rollout")
-        self._ahead: Future[tuple[list[GroupReport], float]] | None = None
+        self._ahead: Future[Collected] | None = None
 
     def _continue(self) -> dict[str, Any]:
         stored = self.store.describe()
@@ -184,7 +148,7 @@ class Trainer:
         row: dict[str, float] = {"iteration": k}
         commit = self._commit(position, row)
         if self.config.rollout.pipelined and k + 1 < self.config.num_iterations:
-            self._ahead = self._background.submit(self._collect, k + 1)
+            self._ahead = self._background.submit(self.experience.collect, k + 1, self._acting_version(k + 1))
         read_began = time.perf_counter()
         batch = read_iteration(self.store.root, commit, self.policy.observation, self.policy.action)
         row["time/read_s"] = time.perf_counter() - read_began
@@ -213,37 +177,15 @@ class Trainer:
         """Pipelined, an iteration is collected while the one before it is learned from: one version behind."""
         return max(0, iteration - 1) if self.config.rollout.pipelined else iteration
 
-    def _collect(self, k: int) -> tuple[list[GroupReport], float]:
-        """Iteration k's rows, in staging; the tasks' reports and the job's wall time. Iteration k - 1 is committed."""
-        version = self._acting_version(k)
-        cursors = self.store.commit(k - 1).hashes(layout.CURSORS) if k else {}
-        tasks = [
-            GroupTask(iteration=k, group=group, policy_version=version,
-                      cursor_sha256=cursors.get(layout.part(layout.CURSORS, group), ""))
-            for group in self._order
-        ]  # fmt: skip
-        began = time.perf_counter()
-        reports = self.collector.collect(self.spec, tasks, self.store.read_weights(version))
-        wall_s = time.perf_counter() - began
-        self._order = [report.group for report in sorted(reports, key=lambda report: report.ended_at)]
-        return reports, wall_s
-
     def _commit(self, position: _Position, row: dict[str, float]) -> Commit:
         """The iteration's commit: the one on disk if a crash came after it, else of rows collected ahead, or now."""
         k = position.iteration
         if self._ahead is None and k in self.store.iterations():
             return self.store.commit(k)
-        reports, wall_s = self._ahead.result() if self._ahead is not None else self._collect(k)
-        self._ahead = None
-        began = time.perf_counter()
-        version = self._acting_version(k)
-        commit = self.store.publish(
-            k, reports, num_groups=self.spec.num_groups, env_steps=position.env_steps, wall_s=wall_s,
-            weights_sha256=codec.sha256(self.store.read_weights(version)),
-        )  # fmt: skip
-        row["time/rollout_s"] = wall_s
-        row["time/commit_s"] = time.perf_counter() - began
-        row |= rollout_metrics(reports, wall_s=wall_s, staleness=k - version)
+        ahead, self._ahead = self._ahead, None
+        collected = ahead.result() if ahead is not None else self.experience.collect(k, self._acting_version(k))
+        commit, metrics = self.experience.commit(collected, env_steps=position.env_steps)
+        row |= metrics
         return commit
 
     def _evaluate(self, position: _Position, weights: bytes, row: dict[str, float]) -> str:
@@ -282,16 +224,3 @@ class _Position:
     iteration: int
     env_steps: int
     finished: str
-
-
-class _Silent:
-    """Nobody watches."""
-
-    def start(self, run_uri: str, num_iterations: int, first_iteration: int = 0) -> None:
-        """Say nothing."""
-
-    def iteration(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Say nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
