@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -142,6 +143,8 @@ def resolve_precision(name: str, device: torch.device, policy: PolicySpec) -> bo
 def deterministic(device: torch.device) -> None:
     """Equal inputs give equal bits: no kernel that races on sums, and no choice of kernel by a stopwatch."""
     if device.type == "cuda":
+        # cuBLAS gives equal bits only with a fixed workspace, and reads this when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)

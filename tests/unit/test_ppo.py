@@ -210,6 +210,21 @@ def test_the_same_seed_twice_gives_the_same_bits(case: dict[str, Any]) -> None:
     metrics.check(facts[-1])
 
 
+def test_mixed_precision_changes_the_update_a_little_and_keeps_float32_weights() -> None:
+    case = CASES[3]
+    exact = make_ppo(**case)
+    mixed = PPO(exact.config, exact.policy, device="cpu", seed=7, num_envs=NUM_ENVS, mixed_precision=True)
+    before = exact.network.flat.clone()
+    batch = make_batch(exact.policy, exact.weights())
+    for ppo in (exact, mixed):
+        facts = ppo.update(batch, iteration=0, progress=0.0)
+        assert all(np.isfinite(value) for value in facts.values())
+    assert mixed.network.flat.dtype == torch.float32
+    moved = [ppo.network.flat - before for ppo in (exact, mixed)]
+    assert not torch.equal(*moved)
+    assert torch.cosine_similarity(*moved, dim=0) > 0.8
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_restored_state_goes_on_as_if_nothing_had_happened(case: dict[str, Any]) -> None:
     undisturbed, killed, restored = make_ppo(**case), make_ppo(**case), make_ppo(**case)
