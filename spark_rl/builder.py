@@ -7,17 +7,19 @@ import platform
 import time
 import uuid
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spark_rl import __version__, registry
 from spark_rl.config import RunConfig
 from spark_rl.envs.carry import EnvPlan, plan
 from spark_rl.envs.spec import EnvSpec, WrapperSpec
-from spark_rl.learner import Learner
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.rollout.spec import RolloutSpec
 from spark_rl.schema.spaces import SpaceSpec
 from spark_rl.schema.tables import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from spark_rl.learner import Learner
 
 _PACKAGES = ("numpy", "pyarrow", "gymnasium", "torch", "pyspark", "ale-py", "box2d", "mujoco")
 
@@ -90,6 +92,8 @@ def rollout_spec(config: RunConfig, env: EnvPlan, policy: PolicySpec, *, run_id:
 
 def learner(config: RunConfig, policy: PolicySpec) -> Learner:
     """The algorithm on its device."""
+    from spark_rl.learner import Learner  # deferred: collecting needs no torch
+
     return Learner(
         registry.load(config.algorithm_name),
         config.algorithm,
@@ -102,8 +106,11 @@ def learner(config: RunConfig, policy: PolicySpec) -> Learner:
     )
 
 
-def description(config: RunConfig, env: EnvPlan, made: Learner) -> dict[str, Any]:
-    """What run.json says: enough to know, years later, what made these rows. Credentials are left out."""
+def description(config: RunConfig, env: EnvPlan, made: Learner | None = None) -> dict[str, Any]:
+    """What run.json says: enough to know, years later, what made these rows. Credentials are left out.
+
+    `made` is None for a run that only collects.
+    """
     return {
         "run_id": uuid.uuid4().hex,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -118,7 +125,7 @@ def description(config: RunConfig, env: EnvPlan, made: Learner) -> dict[str, Any
             "observation_space": json.loads(env.observation.to_json()),
             "action_space": json.loads(env.action.to_json()),
         },
-        "learner": made.description,
+        "learner": made.description if made else None,
         "versions": {"python": platform.python_version(), "spark_rl": __version__} | _versions(),
     }
 
@@ -131,4 +138,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue  # optional, and its absence is what the record then says
     return installed
-

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from spark_rl.accounting import rollout_metrics
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.policies import weights as codec
 from spark_rl.rollout.evaluate import EpisodeResult, EvaluationTask
+from spark_rl.rollout.local import LocalCollector
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
 from spark_rl.schema import layout
 from spark_rl.schema.reports import GroupReport
@@ -30,6 +31,15 @@ class Collector(Protocol):
 
     def close(self) -> None:
         """Stop what runs, and release what the collector holds."""
+
+
+def make_collector(spark: Any) -> Collector:
+    """Where rollouts run: as jobs of the session, or in this process where `spark` is None."""
+    if spark is None:
+        return LocalCollector()
+    from spark_rl.spark.driver import SparkCollector  # deferred: a machine without pyspark can collect and learn too
+
+    return SparkCollector(spark)
 
 
 class Progress(Protocol):

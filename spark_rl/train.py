@@ -20,9 +20,8 @@ from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.errors import UserError
 from spark_rl.evaluation.episodes import evaluate
-from spark_rl.experience import Collected, Collector, Experience, Progress, Silent
+from spark_rl.experience import Collected, Collector, Experience, Progress, Silent, make_collector
 from spark_rl.policies import weights as codec
-from spark_rl.rollout.local import LocalCollector
 from spark_rl.schema import layout
 from spark_rl.tensorboard import Curves
 
@@ -38,7 +37,7 @@ def train(
     With a SparkSession the rollouts are its jobs, without one they run in this process: same rows, same weights.
     Raises UserError for a directory that cannot be this run's, RunError when the run itself fails.
     """
-    collector: Collector = LocalCollector() if spark is None else _spark_collector(spark)
+    collector = make_collector(spark)
     try:
         return Trainer(config, run_uri, collector, progress or Silent(), resume=resume).run()
     finally:
@@ -60,18 +59,12 @@ def evaluate_run(
     spec = builder.rollout_spec(config, env, policy, run_id=stored["run_id"], run_uri=store.uri)
     version = store.policy_versions()[-1] if policy_version is None else policy_version
     weights = store.read_weights(version)
-    collector: Collector = LocalCollector() if spark is None else _spark_collector(spark)
+    collector = make_collector(spark)
     try:
         found = evaluate(collector, spec, policy_version=version, weights=weights, episodes=episodes)
     finally:
         collector.close()
     return {"policy_version": version} | {name.removeprefix("evaluation/"): value for name, value in found.items()}
-
-
-def _spark_collector(spark: Any) -> Collector:
-    from spark_rl.spark.driver import SparkCollector  # deferred: a GPU machine without pyspark can learn too
-
-    return SparkCollector(spark)
 
 
 class Trainer:

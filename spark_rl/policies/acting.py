@@ -39,6 +39,10 @@ class ActingPolicy(Protocol):
 def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
     """The policy that `weights` (safetensors, see `weights.encode`) hold; torch is imported for a CNN only."""
     tensors = decode(weights)
+    if spec.kind != "actor_critic":
+        from spark_rl.policies.fixed import ScriptedActing, UniformActing
+
+        return UniformActing(spec) if spec.kind == "uniform" else ScriptedActing(spec)
     if spec.network == "nature_cnn":
         from spark_rl.policies.acting_torch import CNNActing
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from spark_rl.errors import UserError
 from spark_rl.schema.spaces import SpaceSpec
 
+KINDS = ("actor_critic", "uniform", "scripted")
 NETWORKS = ("mlp", "nature_cnn")
 ACTIVATIONS = ("tanh", "relu")
 ACTION_KINDS = ("discrete", "multi_discrete", "box")
@@ -14,7 +15,10 @@ ACTION_KINDS = ("discrete", "multi_discrete", "box")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicySpec:
-    """An actor-critic over fixed spaces; together with the weights it is all that acting needs.
+    """A policy over fixed spaces; together with the weights it is all that acting needs.
+
+    kind: actor_critic is a network; uniform and scripted have no weights (`entry_point` is the script's
+    "module:function") and serve to collect datasets.
 
     mlp: two towers of equal shape, one for the action and one for the value, `hidden` units a layer.
     nature_cnn: three shared convolutions for every uint8 image leaf; what they give is joined with the other leaves
@@ -25,6 +29,7 @@ class PolicySpec:
     observation: SpaceSpec
     action: SpaceSpec
     kind: str = "actor_critic"
+    entry_point: str = ""
     network: str = "mlp"
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"  # of the `hidden` layers; convolutions always use relu
@@ -34,7 +39,7 @@ class PolicySpec:
 
     def __post_init__(self) -> None:
         for key, value, known in (
-            ("kind", self.kind, ("actor_critic",)),
+            ("kind", self.kind, KINDS),
             ("network", self.network, NETWORKS),
             ("activation", self.activation, ACTIVATIONS),
             ("recurrent", self.recurrent, ("",)),
@@ -47,6 +52,6 @@ class PolicySpec:
         if len(self.action.leaves) != 1 or self.action.leaves[0].kind not in ACTION_KINDS:
             kinds = [leaf.kind for leaf in self.action.leaves]
             raise UserError("action space", str(kinds), "one of Discrete, MultiDiscrete, Box", "wrap the environment")
-        if self.network == "nature_cnn" and not any(leaf.is_image for leaf in self.observation.leaves):
+        if self.kind == "actor_critic" and self.network == "nature_cnn" and not any(leaf.is_image for leaf in self.observation.leaves):
             leaves = [(leaf.name, leaf.dtype, leaf.shape) for leaf in self.observation.leaves]
             raise UserError("policy.network 'nature_cnn'", str(leaves), "a uint8 image leaf", "use network = 'mlp'")

@@ -39,7 +39,7 @@ def transitions_table(spec: RolloutSpec, task: GroupTask, rows: Rows, places: Pl
         "final_observation": codec.encode_sparse(
             policy.observation, rows.final_observation, rows.last_row, rows.num_rows
         ),
-        "action_log_prob": pa.array(rows.log_prob.astype(np.float64)),
+        "action_log_prob": pa.array(rows.log_prob.astype(np.float64), from_pandas=True),  # NaN, unknown, becomes NULL
         "policy_version": pa.array(np.full(rows.num_rows, task.policy_version, np.int64)),
     }
     if rows.raw_action is not None:

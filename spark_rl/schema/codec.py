@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from spark_rl.errors import UserError
 from spark_rl.schema.spaces import Leaf, SpaceSpec
 from spark_rl.schema.tables import fold, leaf_type
 
@@ -54,8 +55,14 @@ def _dense(leaf: Leaf, values: np.ndarray) -> pa.Array:
 
 def _nested(leaf: Leaf, values: np.ndarray, present: np.ndarray) -> pa.Array:
     """A column of len(present) rows; absent rows take no space where the type has a length of its own."""
-    if leaf.shape == ():
+    if leaf.shape == () and leaf.dtype != "uint8":
         return _flat(leaf, _spread(leaf, values, present))
+    length, limit = np.count_nonzero(present) * leaf.size, np.iinfo(np.int32).max
+    if length > limit:  # Arrow's offsets would wrap
+        raise UserError(
+            where="[rollout] envs_per_group x steps_per_env", got=f"{length:,} values in one column of one file",
+            wanted=f"at most {limit:,}", todo="use more groups with fewer environments, or fewer steps",
+        )  # fmt: skip
     offsets = np.zeros(len(present) + 1, np.int32)
     np.cumsum(present * leaf.size, out=offsets[1:])
     flat = _flat(leaf, values)

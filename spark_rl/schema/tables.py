@@ -59,7 +59,9 @@ def space_field(name: str, space: SpaceSpec, *, nullable: bool = False) -> pa.Fi
 
     def build(leaf: Leaf) -> pa.Field:
         # Arrow cannot read back a fixed-size list inside a STRUCT that is NULL.
-        return pa.field(leaf.name.rpartition(".")[2], leaf_type(leaf, fixed=False), nullable=False, metadata=leaf_metadata(leaf))
+        return pa.field(
+            leaf.name.rpartition(".")[2], leaf_type(leaf, fixed=False), nullable=False, metadata=leaf_metadata(leaf)
+        )
 
     def join(name: str, fields: Sequence[pa.Field]) -> pa.Field:
         return pa.field(name, pa.struct(fields), nullable=False)
@@ -104,7 +106,7 @@ def transitions(observation: SpaceSpec, action: SpaceSpec, *, state_size: int = 
         pa.field("terminated", pa.bool_(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         space_field("final_observation", observation, nullable=True),
-        pa.field("action_log_prob", pa.float64(), nullable=False),
+        pa.field("action_log_prob", pa.float64()),  # NULL: unknown, a script that does not say
         pa.field("policy_version", pa.int64(), nullable=False),
     ]
     if state_size:
