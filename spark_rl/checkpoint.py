@@ -66,7 +66,7 @@ def load(root: Root, iteration: int) -> Checkpoint | None:
     try:
         record = _Record(**json.loads(root.read(f"{place}/{_RECORD}")))
         weights, tensors = root.read(f"{place}/{_WEIGHTS}"), root.read(f"{place}/{_STATE}")
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):  # the latter two: a record cut short, or of another shape
         return None
     if (_hash(weights), _hash(tensors)) != (record.weights_sha256, record.state_sha256):
         return None

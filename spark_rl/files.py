@@ -123,7 +123,7 @@ def _remote(uri: str, scheme: str) -> tuple[fs.FileSystem, str]:
     # Hadoop's name for S3; pyarrow knows it as s3.
     uri = re.sub(r"^s3a://", "s3://", uri)
     try:
-        return fs.FileSystem.from_uri(uri)  # type: ignore[no-any-return]
+        return fs.FileSystem.from_uri(uri)
     except (OSError, ValueError):
         if scheme in ("s3", "s3a", "hdfs"):
             raise

@@ -8,7 +8,7 @@ NAMES: dict[str, str] = {
     "iteration": "rollout and update round, from 0",
     "env_steps": "transitions committed since the start of the run",
     "policy_version": "version of the weights that acted in this iteration",
-    "rollout/return_mean": "undiscounted return of the episodes that ended this iteration, reward units; absent if none",
+    "rollout/return_mean": "undiscounted return of episodes that ended this iteration, reward units; absent if none",
     "rollout/return_std": "standard deviation of those returns",
     "rollout/return_min": "smallest of those returns",
     "rollout/return_max": "largest of those returns",

@@ -13,8 +13,8 @@ from spark_rl.data.store import Commit
 from spark_rl.errors import RunError
 from spark_rl.files import Root
 from spark_rl.schema import codec, layout
-from spark_rl.schema.spaces import SpaceSpec
 from spark_rl.schema.reports import FileReport
+from spark_rl.schema.spaces import SpaceSpec
 
 
 def read_iteration(root: Root, commit: Commit, observation: SpaceSpec, action: SpaceSpec) -> Batch:

@@ -7,13 +7,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spark_rl import seeding
-from spark_rl.envs.group import Group, make_group
+from spark_rl.envs.group import Group, SyncGroup, make_group
 from spark_rl.envs.make import has_native_vector
 from spark_rl.envs.spec import EnvSpec
 from spark_rl.envs.state import NotCapturable
@@ -50,26 +51,33 @@ def plan(spec: EnvSpec, *, carry: str = "auto") -> EnvPlan:
             where="[env] vectorization", got=f"'native' for {spec.id}",
             wanted="an environment with a vector_entry_point, and no wrappers", todo="use 'auto' or 'sync'",
         )  # fmt: skip
-    if native:
-        chosen = _choose(spec, True, carry)
+    if spec.vectorization == "native":
+        return _choose(spec, True, carry)
+    if native and carry == "cut":
+        return _choose(spec, True, carry)
+    if native and carry != "replay":  # which only single environments can do
         # Going on matters more than native speed: an episode cut at every iteration may never see its end.
-        if spec.vectorization == "native" or chosen.carry == "snapshot":
+        chosen = _choose(spec, True, "auto")
+        if chosen.carry == "snapshot":
             return chosen
     return _choose(spec, False, carry)
 
 
 def _choose(spec: EnvSpec, native: bool, wanted: str) -> EnvPlan:
-    group = make_group(spec, native=native, seed=0, stream=seeding.PROBE, first_env=0, num_envs=_PROOF_ENVS)
+    def make() -> Group:
+        return make_group(spec, native=native, seed=0, stream=seeding.PROBE, first_env=0, num_envs=_PROOF_ENVS)
+
+    group = make()
     found = EnvPlan(spec=spec, native=native, carry="cut", reason="[env] carry = 'cut'",
                     observation=group.observation_space, action=group.action_space)  # fmt: skip
+    group.close()
     if wanted == "cut":
         return found
-    reasons = []
+    reasons: list[str] = []
     for method, proof in (("snapshot", _snapshot_proof), ("replay", _replay_proof)):
         if wanted not in ("auto", method):
             continue
-        problem = proof(lambda: make_group(spec, native=native, seed=0, stream=seeding.PROBE, first_env=0,
-                                           num_envs=_PROOF_ENVS), native)  # fmt: skip
+        problem = proof(make)
         if not problem:
             return replace(found, carry=method, reason="; ".join(reasons))
         reasons.append(f"no {method}: {problem}")
@@ -79,7 +87,7 @@ def _choose(spec: EnvSpec, native: bool, wanted: str) -> EnvPlan:
     return replace(found, reason="; ".join(reasons))
 
 
-def _snapshot_proof(make: Callable[[], Group], native: bool) -> str:
+def _snapshot_proof(make: Callable[[], Group]) -> str:
     """'' if a restored copy does what the original does, else what went wrong."""
     original = make()
     original.start(0)
@@ -90,7 +98,9 @@ def _snapshot_proof(make: Callable[[], Group], native: bool) -> str:
         copy = make()
         copy.start(0)
         try:
-            copy.resume(original.carry(with_state=True))
+            carried = original.carry(with_state=True)
+            carried.tree = json.loads(json.dumps(carried.tree))  # as it will be stored
+            copy.resume(carried)
         except NotCapturable as error:
             return str(error)
         except Exception as error:  # whatever a foreign object does on restore, the answer is the same: not this way
@@ -103,21 +113,47 @@ def _snapshot_proof(make: Callable[[], Group], native: bool) -> str:
     return ""
 
 
-def _replay_proof(make: Callable[[], Group], native: bool) -> str:
-    if native:
+def _replay_proof(make: Callable[[], Group]) -> str:
+    """'' if a fresh environment that lives only the current episode again does what the original does."""
+    original, copy = make(), make()
+    if not (isinstance(original, SyncGroup) and isinstance(copy, SyncGroup)):
         return "a vector environment draws its resets from one generator"
-    first, second = make(), make()
-    first.start(0)
-    second.start(0)
-    difference = _first_difference(first, second, seeding.generator(0, seeding.PROBE, 0))
-    first.close()
-    second.close()
-    return f"two environments with one seed and the same actions differed at step {difference}" if difference else ""
+    actions = seeding.generator(0, seeding.PROBE, 0)
+    original.start(0)
+    lived: list[list[np.ndarray]] = [[] for _ in range(original.num_envs)]
+    for lead in _LEAD_STEPS:
+        for i in range(original.num_envs):  # at least one episode before the one that is replayed: it may leave a trace
+            original.reset(i)
+            lived[i].clear()
+        for _ in range(lead):
+            action = _random_action(original.action_space.only, original.num_envs, actions)
+            over = original.step(action).ended
+            for i, past in enumerate(lived):
+                past.append(action[i])
+                if over is not None and i in over:
+                    past.clear()
+    copy.episode = original.episode - 1
+    for i, past in enumerate(lived):
+        copy.reset(i)
+        for one in past:
+            copy.advance(i, one)
+    same = all(np.array_equal(original.observation[name], copy.observation[name]) for name in copy.observation)
+    difference = _first_difference(original, copy, actions) if same else 0
+    original.close()
+    copy.close()
+    if not same:
+        return "an episode lived again from its seed and its actions came out differently"
+    return (
+        f"an episode lived again from its seed and its actions differed {difference} steps later" if difference else ""
+    )
 
 
 def _first_difference(one: Group, other: Group, actions: np.random.Generator) -> int:
     """The first step (from 1) at which two groups given the same actions differ; 0 if none does."""
     for step in range(1, _PROOF_STEPS + 1):
+        if step == _PROOF_STEPS // 2 and isinstance(one, SyncGroup) and isinstance(other, SyncGroup):
+            one.reset(0)  # long episodes would not end within the proof, and what a reset uses is state too
+            other.reset(0)
         action = _random_action(one.action_space.only, one.num_envs, actions)
         a, b = one.step(action), other.step(action)
         same = all(np.array_equal(one.observation[name], other.observation[name]) for name in one.observation)

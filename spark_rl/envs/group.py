@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from spark_rl import seeding
 from spark_rl.envs import state
 from spark_rl.envs.make import autoreset_mode, make_native, make_single
-from spark_rl.envs.spaces import action_spec, allocate, getter, observation_spec
+from spark_rl.envs.spaces import action_spec, allocate, fitting, getter, observation_spec
 from spark_rl.envs.spec import EnvSpec
 from spark_rl.errors import RunError
 from spark_rl.schema.spaces import SpaceSpec
@@ -77,7 +77,7 @@ class Group(Protocol):
         """Go on from a position captured with its state."""
 
     def seeds(self) -> np.ndarray | None:
-        """Reset seed of each environment's current episode, int64 [N]; None where a vector environment draws its own."""
+        """Reset seed of each environment's current episode, int64 [N]; None for a vector environment's own draws."""
 
     def close(self) -> None:
         """Release the environments."""
@@ -101,7 +101,7 @@ class SyncGroup:
         self.envs = [make_single(spec) for _ in range(num_envs)]
         self.observation_space = observation_spec(self.envs[0].observation_space, spec.id)
         self.action_space = action_spec(self.envs[0].action_space, spec.id)
-        self._getters = [(leaf.name, getter(leaf, self.observation_space.structure))
+        self._getters = [(leaf, getter(leaf, self.observation_space.structure))
                          for leaf in self.observation_space.leaves]  # fmt: skip
         self.observation = allocate(self.observation_space, num_envs)
         self.pending = np.zeros(num_envs, bool)
@@ -115,7 +115,7 @@ class SyncGroup:
     def seeds(self) -> np.ndarray | None:
         return np.array([self.episode_seed(i, int(e)) for i, e in enumerate(self.episode)], np.int64)
 
-    def start(self, iteration: int) -> None:
+    def start(self, iteration: int) -> None:  # noqa: ARG002 (episodes are seeded by their ordinal)
         for i in range(self.num_envs):
             self.reset(i)
 
@@ -133,9 +133,20 @@ class SyncGroup:
             ) from error  # fmt: skip
 
     def put(self, i: int, observation: Any) -> None:
-        """Write environment i's observation into the batch; numpy refuses a wrong shape."""
-        for name, get in self._getters:
-            self.observation[name][i] = get(observation)
+        """Write environment i's observation into the batch; ValueError for one of another shape or kind."""
+        for leaf, get in self._getters:
+            self.observation[leaf.name][i] = fitting(leaf, get(observation), leaf.shape)
+
+    def advance(self, i: int, action: Any) -> tuple[float, bool, bool]:
+        """One step of environment i: its reward, whether the episode terminated, whether it was truncated."""
+        # A copy, because the caller records the action, and environments may scale theirs in place.
+        plain = int(action) if self._discrete else np.array(action)
+        try:
+            observation, reward, terminated, truncated, _ = self.envs[i].step(plain)
+            self.put(i, observation)
+            return float(reward), bool(terminated), bool(truncated)
+        except Exception as error:
+            raise self._broke(i, action, error) from error
 
     def step(self, action: np.ndarray) -> Step:
         num_envs = self.num_envs
@@ -143,13 +154,8 @@ class SyncGroup:
         terminated, truncated = np.zeros(num_envs, bool), np.zeros(num_envs, bool)
         ended: list[int] = []
         final: list[Leaves] = []
-        actions = action.tolist() if self._discrete else list(action)
-        for i, env in enumerate(self.envs):
-            try:
-                observation, reward[i], terminated[i], truncated[i], _ = env.step(actions[i])
-                self.put(i, observation)
-            except Exception as error:
-                raise self._broke(i, actions[i], error) from error
+        for i in range(num_envs):
+            reward[i], terminated[i], truncated[i] = self.advance(i, action[i])
             if terminated[i] or truncated[i]:
                 ended.append(i)
                 final.append({name: values[i].copy() for name, values in self.observation.items()})
@@ -201,7 +207,7 @@ class NativeGroup:
         self._mode = autoreset_mode(self.env)
         self.observation_space = observation_spec(self.env.single_observation_space, spec.id)
         self.action_space = action_spec(self.env.single_action_space, spec.id)
-        self._getters = [(leaf.name, leaf.dtype, getter(leaf, self.observation_space.structure))
+        self._getters = [(leaf, getter(leaf, self.observation_space.structure))
                          for leaf in self.observation_space.leaves]  # fmt: skip
         self.observation: Leaves = allocate(self.observation_space, num_envs)
         self.pending = np.zeros(num_envs, bool)
@@ -214,22 +220,31 @@ class NativeGroup:
     def start(self, iteration: int) -> None:
         seed = seeding.integer(self._seed, self._stream, self._first, iteration)
         observation, _ = self.env.reset(seed=seed)
-        self.observation = self._leaves(observation)
+        self.observation = self._leaves(observation, self.num_envs)
         self.episode += 1
         self.pending[:] = False
 
-    def _leaves(self, observation: Any) -> Leaves:
-        return {name: np.asarray(get(observation)).astype(dtype, copy=False) for name, dtype, get in self._getters}
+    def _leaves(self, observation: Any, *lead: int) -> Leaves:
+        return {leaf.name: fitting(leaf, get(observation), (*lead, *leaf.shape)).astype(leaf.dtype, copy=False)
+                for leaf, get in self._getters}  # fmt: skip
 
     def step(self, action: np.ndarray) -> Step:
         try:
-            raw, reward, terminated, truncated, info = self.env.step(action)
+            # A copy, because the caller records the actions, and environments may scale theirs in place.
+            return self._taken(*self.env.step(action.copy()))
         except Exception as error:
+            last = self._first + self.num_envs - 1
             raise RunError(
-                where=f"vector environment {self.env_id}, environments {self._first} to {self._first + self.num_envs - 1}", got=f"{type(error).__name__}: {error}",
+                where=f"vector environment {self.env_id}, environments {self._first} to {last}",
+                got=f"{type(error).__name__}: {error}",
                 wanted="a step of all its environments", todo="try [env] vectorization = 'sync', which names the one",
             ) from error  # fmt: skip
-        self.observation = self._leaves(raw)
+
+    def _taken(
+        self, raw: Any, reward: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: dict[str, Any]
+    ) -> Step:
+        """What the step was, by the autoreset mode: `raw` are final, reset or ordinary observations."""
+        self.observation = self._leaves(raw, self.num_envs)
         over = terminated | truncated
         if self.resets_in_next_step:
             self.episode += over
@@ -241,12 +256,15 @@ class NativeGroup:
         else:
             final = {name: values[ended] for name, values in self.observation.items()}
             if len(ended):
-                self.observation = self._leaves(self.env.reset(options={"reset_mask": over})[0])
+                self.observation = self._leaves(self.env.reset(options={"reset_mask": over})[0], self.num_envs)
         self.episode[ended] += 1
         return Step(reward, terminated, truncated, ended, final)
 
     def _final_of(self, info: dict[str, Any], ended: np.ndarray) -> Leaves:
-        rows = [self._leaves(one) for one in info["final_obs"][ended]] if len(ended) else []
+        found = info.get("final_obs")
+        if found is not None and not (isinstance(found, np.ndarray) and found.dtype == object):
+            return {name: values[ended] for name, values in self._leaves(found, self.num_envs).items()}
+        rows = [self._leaves(one) for one in found[ended]] if found is not None else []
         return {name: np.stack([row[name] for row in rows]) if rows else values[:0]
                 for name, values in self.observation.items()}  # fmt: skip
 

@@ -47,11 +47,11 @@ def make_single(spec: EnvSpec) -> gymnasium.Env[Any, Any]:
 
 def make_native(spec: EnvSpec, num_envs: int) -> VectorEnv[Any, Any, Any]:
     """The environment's own vector implementation. Raises UserError as `make_single` does."""
-    limit = {"max_episode_steps": spec.max_episode_steps} if spec.max_episode_steps else {}
+    arguments = spec.arguments()
+    if spec.max_episode_steps:
+        arguments["max_episode_steps"] = spec.max_episode_steps
     try:
-        return gymnasium.make_vec(
-            _bare_id(spec), num_envs, vectorization_mode="vector_entry_point", **limit, **spec.arguments()
-        )
+        return gymnasium.make_vec(_bare_id(spec), num_envs, vectorization_mode="vector_entry_point", **arguments)
     except Exception as error:
         raise _explain(spec, error) from error
 

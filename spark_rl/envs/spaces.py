@@ -14,8 +14,10 @@ from spark_rl.schema.spaces import Leaf, SpaceSpec
 
 def observation_spec(space: spaces.Space[Any], env_id: str) -> SpaceSpec:
     """Any nesting of Dict and Tuple over Box, Discrete, MultiDiscrete and MultiBinary; UserError for another space."""
-    structure = {spaces.Dict: "dict", spaces.Tuple: "tuple"}.get(type(space), "leaf")
+    structure = "dict" if isinstance(space, spaces.Dict) else "tuple" if isinstance(space, spaces.Tuple) else "leaf"
     leaves = tuple(_leaf(name, inner, env_id) for name, inner in _walk("", space, env_id))
+    if not leaves or not all(leaf.size for leaf in leaves):
+        raise _unsupported("observation", space, env_id, "a space with at least one number in every part")
     return SpaceSpec(leaves=leaves, structure=structure)
 
 
@@ -31,11 +33,11 @@ def action_spec(space: spaces.Space[Any], env_id: str) -> SpaceSpec:
 
 def _walk(name: str, space: spaces.Space[Any], env_id: str) -> Iterator[tuple[str, spaces.Space[Any]]]:
     for key, inner in _children(space):
-        if not key or set(key) & set(".`"):
+        if not isinstance(key, str) or not key or set(key) & set(".`"):
             raise UserError(
                 where=f"observation space of {env_id}",
                 got=f"the Dict key {key!r}",
-                wanted="keys that can name a column: not empty, without dots and backticks",
+                wanted="keys that can name a column: text, not empty, without dots and backticks",
                 todo="rename the key in a wrapper",
             )
         yield from _walk(f"{name}.{key}" if name else key, inner, env_id)
@@ -91,6 +93,16 @@ def getter(leaf: Leaf, structure: str) -> Callable[[Any], Any]:
         return observation
 
     return get
+
+
+def fitting(leaf: Leaf, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The value as an array that a leaf can hold, [*shape]; ValueError where numpy would broadcast, cut or wrap it."""
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ValueError(f"observation {leaf.name!r} has the shape {array.shape}; its space says {shape}")
+    if array.dtype != leaf.dtype and leaf.dtype != "float32" and not np.array_equal(array.astype(leaf.dtype), array):
+        raise ValueError(f"observation {leaf.name!r} has {array.dtype} values that are no {leaf.dtype}: {array!r}")
+    return array
 
 
 def allocate(space: SpaceSpec, *lead: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import json
 import sys
 import types
 from collections import deque
@@ -18,132 +19,270 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-# Set once by the constructor and never by a step; the fresh copy has its own.
-_STATIC = (gymnasium.Space, gymnasium.envs.registration.EnvSpec, types.ModuleType, type, enum.Enum)
+from spark_rl.errors import RunError
+
+# The fresh copy has its own; a restore checks that it is of the same class, or the same function.
+_STATIC = (gymnasium.Space, gymnasium.envs.registration.EnvSpec, types.ModuleType, type)
 _STATIC_CLASSES = {"MjModel", "MujocoRenderer"}
 _STATIC_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 _BIT_GENERATORS = {"PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64"}
+# What safetensors holds without a change.
+_DTYPES = {"bool", "float16", "float32", "float64"} | {
+    f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+_PLAIN = (bool, int, float, str, type(None))
 
 
-class NotCapturable(Exception):
+class NotCapturable(RunError):
     """The environment holds an object whose state cannot be read; the message names the attribute and its type."""
 
 
 def capture(env: Any) -> tuple[Any, dict[str, np.ndarray]]:
-    """A JSON-able tree and the arrays it refers to. Raises NotCapturable."""
+    """A JSON-able tree and the arrays it refers to; equal states give equal ones. Raises NotCapturable."""
     writer = _Writer()
-    return writer.object(env, type(env).__name__), writer.arrays
+    return writer.value(env, type(env).__name__), writer.arrays
 
 
 def restore(env: Any, tree: Any, arrays: dict[str, np.ndarray]) -> None:
-    """Put a captured state into an environment of the same construction that has been reset once."""
-    _Reader(arrays).object(env, tree)
+    """Put a captured state into an environment of the same construction that has been reset once.
+
+    Raises ValueError where the copy is built differently than the original was.
+    """
+    _Reader(arrays).value(tree, env)
 
 
 class _Writer:
+    """Mutable values are numbered in the order in which they are met; one that is met again is written as its number,
+    so two names for one object stay two names for one object."""
+
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
-        self.seen: set[int] = set()
-
-    def object(self, instance: Any, path: str) -> Any:
-        self.seen.add(id(instance))
-        attributes = {}
-        for name, value in vars(instance).items():
-            node = self.value(value, f"{path}.{name}")
-            if node is not _SKIP:
-                attributes[name] = node
-        return {"object": attributes}
+        self.numbers: dict[int, int] = {}
+        self.alive: list[Any] = []  # a temporary that died would hand its id to the next one
 
     def value(self, value: Any, path: str) -> Any:
-        if value is None or isinstance(value, (bool, str)) or type(value) in (int, float):
+        if type(value) in _PLAIN:
             return value
-        if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
-            name = f"state.{len(self.arrays)}"
-            self.arrays[name] = np.array(value, copy=True, order="C")
-            return {"array" if isinstance(value, np.ndarray) else "scalar": name}
-        if isinstance(value, (list, tuple, deque, set, frozenset)):
-            return self.collection(value, path)
-        if isinstance(value, dict):
-            items = [[self.value(k, path), self.value(v, f"{path}[{k!r}]")] for k, v in value.items()]
-            return {"dict": [item for item in items if item[1] is not _SKIP]}
-        if isinstance(value, bytes):
+        if id(value) in self.numbers:
+            return {"same": self.numbers[id(value)]}
+        if type(value) is np.str_:
+            return str(value)
+        if isinstance(value, np.generic) and value.dtype.name in _DTYPES:
+            return {"scalar": self.array(value)}
+        if type(value) is bytes:
             return {"bytes": base64.b64encode(value).decode()}
-        if isinstance(value, np.random.Generator):
+        if type(value) is tuple:
+            return {"tuple": self.items(value, path)}
+        if type(value) is frozenset:
+            return {"frozenset": self.unordered(value, path)}
+        if isinstance(value, enum.Enum):
+            return {"enum": value.name, "of": _identity(value)}
+        static = isinstance(value, _STATIC + _STATIC_FUNCTIONS) or type(value).__name__ in _STATIC_CLASSES
+        return {"static": _identity(value)} if static else self.mutable(value, path)
+
+    def mutable(self, value: Any, path: str) -> Any:
+        self.numbers[id(value)] = len(self.numbers)
+        self.alive.append(value)
+        if (
+            type(value) is np.ndarray
+            and value.dtype.isnative
+            and (value.dtype.name in _DTYPES or value.dtype.kind in "SU")
+        ):
+            # Text, such as toy text's maps, travels as its bytes.
+            text = value.dtype.kind in "SU"
+            array = self.array(np.frombuffer(value.tobytes(), np.uint8) if text else value)
+            return {"array": array, "shape": value.shape, "dtype": value.dtype.str} if text else {"array": array}
+        if type(value) is list:
+            return {"list": self.items(value, path)}
+        if type(value) is dict:
+            pairs = [[self.key(key, path), self.value(inner, f"{path}[{key!r}]")] for key, inner in value.items()]
+            return {"dict": pairs}
+        if type(value) is deque:
+            return {"deque": self.items(value, path), "maxlen": value.maxlen}
+        if type(value) is set:
+            return {"set": self.unordered(value, path)}
+        if type(value) is np.random.Generator:
             state = value.bit_generator.state
             return {"generator": self.value(state, path), "name": state["bit_generator"]}
         return self.foreign(value, path)
 
-    def collection(self, value: Any, path: str) -> Any:
-        nodes = [self.value(item, f"{path}[{i}]") for i, item in enumerate(value)]
-        if any(node is _SKIP for node in nodes):
-            return _SKIP if all(node is _SKIP for node in nodes) else self.refuse(value, path)
-        kind = next(name for name, cls in _COLLECTIONS.items() if isinstance(value, cls))
-        return {kind: nodes, "maxlen": value.maxlen} if kind == "deque" else {kind: nodes}
-
     def foreign(self, value: Any, path: str) -> Any:
         name = type(value).__name__
-        static = isinstance(value, _STATIC + _STATIC_FUNCTIONS) or name in _STATIC_CLASSES
-        if static or id(value) in self.seen:
-            return _SKIP
         if name == "MjData":
-            return {"mujoco": self.value(_mujoco_get(value), path)}
+            return {"mujoco": self.array(_mujoco_get(value))}
         if name == "ALEInterface":
-            return {"ale": self.value(value.cloneState(include_rng=True).serialize(), path)}
-        # A Python class keeps its state in __dict__; one written in C without such an interface keeps it out of reach.
-        if hasattr(value, "__dict__") and not type(value).__module__.startswith("builtins"):
-            return self.object(value, path)
-        return self.refuse(value, path)
+            # The emulator's state leaves out the action before, which the next frame may repeat; so a restored copy
+            # goes wrong one frame later, once in a while (seen with ale-py 0.12).
+            if value.getFloat("repeat_action_probability") > 0.0:
+                raise NotCapturable(
+                    f"{path} has sticky actions (repeat_action_probability > 0), which ALE does not save"
+                )
+            return {"ale": base64.b64encode(value.cloneState(include_rng=True).serialize()).decode()}
+        if _hides_state(type(value)):
+            return self.refuse(value, path)
+        # By name: the order in which attributes came to be differs between an original and its copy.
+        inner = {key: self.value(item, f"{path}.{key}") for key, item in sorted(_attributes(value).items())}
+        return {"object": inner, "of": _identity(value)}
+
+    def items(self, values: Any, path: str) -> list[Any]:
+        return [self.value(item, f"{path}[{i}]") for i, item in enumerate(values)]
+
+    def unordered(self, values: Any, path: str) -> list[Any]:
+        """Sorted, because a set of strings has another order in every process."""
+        return sorted((self.key(item, path) for item in values), key=json.dumps)
+
+    def key(self, key: Any, path: str) -> Any:
+        """A dict's key or a set's member: immutable, or refused."""
+        plain = type(key) in _PLAIN or isinstance(key, enum.Enum) or (type(key) is tuple and not _refusable(key))
+        return self.value(key, path) if plain else self.refuse(key, f"a key in {path}")
+
+    def array(self, value: Any) -> str:
+        name = f"state.{len(self.arrays)}"
+        self.arrays[name] = np.array(value, copy=True, order="C")
+        return name
 
     @staticmethod
     def refuse(value: Any, path: str) -> Any:
-        raise NotCapturable(f"{path} is a {type(value).__module__}.{type(value).__name__}")
+        raise NotCapturable(f"{path} is a {_identity(type(value))}, whose state is out of reach")
 
 
 class _Reader:
+    """Walks the tree in the order in which it was written. `current` is what the copy holds in that place."""
+
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
+        self.made: list[Any] = []  # mutable values by number
 
-    def object(self, instance: Any, tree: Any) -> None:
-        for name, node in tree["object"].items():
+    def value(self, node: Any, current: Any) -> Any:
+        match node:
+            case {"same": number}:
+                return self.made[number]
+            case {"scalar": name}:
+                return self.arrays[name].dtype.type(self.arrays[name].item())
+            case {"bytes": text}:
+                return base64.b64decode(text)
+            case {"tuple": nodes}:
+                return tuple(self.items(nodes, current))
+            case {"frozenset": nodes}:
+                return frozenset(self.items(nodes, None))
+            case {"enum": name, "of": identity}:
+                return _enumeration(identity)[name]
+            case {"static": identity}:
+                return _checked(current, identity)
+            case dict():
+                return self.mutable(node, current)
+        return node
+
+    def mutable(self, node: dict[str, Any], current: Any) -> Any:
+        match node:
+            case {"array": name, "shape": shape, "dtype": dtype}:
+                return self.new(np.frombuffer(self.arrays[name].tobytes(), dtype).reshape(shape).copy())
+            case {"array": name}:
+                return self.new(self.arrays[name].copy())
+            case {"list": nodes}:
+                return self.fill([], nodes, current)
+            case {"deque": nodes, "maxlen": maxlen}:
+                return self.fill(deque(maxlen=maxlen), nodes, current)
+            case {"set": nodes}:
+                return self.new(set(self.items(nodes, None)))
+            case {"dict": pairs}:
+                return self.mapping(pairs, current)
+            case {"generator": state, "name": name}:
+                return self.generator(state, name, current)
+            case {"mujoco": name}:
+                return _mujoco_set(self.new(current), self.arrays[name])
+            case {"ale": text}:
+                return _ale_set(self.new(current), base64.b64decode(text))
+            case {"object": attributes, "of": identity}:
+                return self.object(attributes, self.new(_checked(current, identity)))
+        raise ValueError(f"a captured state has a part of an unknown kind: {sorted(node)}")
+
+    def new(self, value: Any) -> Any:
+        self.made.append(value)
+        return value
+
+    def items(self, nodes: Any, current: Any) -> list[Any]:
+        held = list(current) if isinstance(current, (list, tuple, deque)) else []
+        return [self.value(node, held[i] if i < len(held) else None) for i, node in enumerate(nodes)]
+
+    def fill(self, made: Any, nodes: Any, current: Any) -> Any:
+        self.new(made).extend(self.items(nodes, current))
+        return made
+
+    def mapping(self, pairs: Any, current: Any) -> Any:
+        made = self.new({})
+        held = current if isinstance(current, dict) else {}
+        for node, inner in pairs:
+            key = self.value(node, None)
+            made[key] = self.value(inner, held.get(key))
+        return made
+
+    def generator(self, state: Any, name: str, current: Any) -> Any:
+        if name not in _BIT_GENERATORS:
+            raise ValueError(f"a captured state names the bit generator {name!r}")
+        if type(current) is not np.random.Generator or type(current.bit_generator).__name__ != name:
+            current = np.random.Generator(getattr(np.random, name)())
+        # In place: what draws from this generator without being an attribute goes on drawing from it.
+        self.new(current).bit_generator.state = self.value(state, None)
+        return current
+
+    def object(self, attributes: dict[str, Any], current: Any) -> Any:
+        held = _attributes(current)
+        for name in held.keys() - attributes.keys():
+            delattr(current, name)
+        for name, inner in attributes.items():
             if name.startswith("__"):
                 raise ValueError(f"a captured state names the attribute {name!r}")
-            kind = next(iter(node)) if isinstance(node, dict) else ""
-            if kind == "object":
-                self.object(getattr(instance, name), node)
-            elif kind == "mujoco":
-                _mujoco_set(getattr(instance, name), self.value(node["mujoco"]))
-            elif kind == "ale":
-                _ale_set(getattr(instance, name), self.value(node["ale"]))
-            else:
-                setattr(instance, name, self.value(node))
-
-    def value(self, node: Any) -> Any:
-        if not isinstance(node, dict):
-            return node
-        kind, content = next(iter(node.items()))
-        if kind == "array":
-            return self.arrays[content].copy()
-        if kind == "scalar":
-            return self.arrays[content].dtype.type(self.arrays[content].item())
-        if kind == "dict":
-            return {self.value(k): self.value(v) for k, v in content}
-        if kind == "bytes":
-            return base64.b64decode(content)
-        if kind == "generator":
-            return self.generator(node)
-        values = (self.value(item) for item in content)
-        return deque(values, maxlen=node["maxlen"]) if kind == "deque" else _COLLECTIONS[kind](values)
-
-    def generator(self, node: Any) -> np.random.Generator:
-        if node["name"] not in _BIT_GENERATORS:
-            raise ValueError(f"a captured state names the bit generator {node['name']!r}")
-        bits = getattr(np.random, node["name"])()
-        bits.state = self.value(node["generator"])
-        return np.random.Generator(bits)
+            setattr(current, name, self.value(inner, held.get(name)))
+        return current
 
 
-_SKIP = object()
-_COLLECTIONS: dict[str, Any] = {"list": list, "tuple": tuple, "deque": deque, "set": set, "frozenset": frozenset}
+def _checked(current: Any, identity: str) -> Any:
+    if _identity(current) != identity:
+        raise ValueError(f"the copy has {_identity(current)} where the original has {identity}")
+    return current
+
+
+def _enumeration(identity: str) -> Any:
+    module, _, path = identity.partition(":")
+    found: Any = sys.modules[module]  # never imported here: the environment's own modules are there already
+    for part in path.split("."):
+        found = getattr(found, part)
+    if not (isinstance(found, type) and issubclass(found, enum.Enum)):
+        raise ValueError(f"a captured state names {identity!r} as an enumeration")
+    return found
+
+
+class _Empty:
+    """The size of an instance that keeps everything in its __dict__."""
+
+
+def _slots(kind: type) -> list[str]:
+    return [name for base in kind.__mro__ for name, value in vars(base).items()
+            if isinstance(value, types.MemberDescriptorType)]  # fmt: skip
+
+
+def _hides_state(kind: type) -> bool:
+    """Whether instances hold more than attributes: a class written in C, or one that inherits from such a class."""
+    size = _Empty.__basicsize__ + 8 * len(_slots(kind))  # 8 bytes a pointer
+    return kind.__itemsize__ != 0 or kind.__basicsize__ > size or kind.__module__ == "builtins"
+
+
+def _attributes(instance: Any) -> dict[str, Any]:
+    slots = {name: getattr(instance, name) for name in _slots(type(instance)) if hasattr(instance, name)}
+    return slots | getattr(instance, "__dict__", {})
+
+
+def _refusable(key: tuple[Any, ...]) -> bool:
+    return any(type(item) not in _PLAIN and (type(item) is not tuple or _refusable(item)) for item in key)
+
+
+def _identity(value: Any) -> str:
+    """Which function, class or module a value is; of anything else, its class."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    named = value if isinstance(value, (type, *_STATIC_FUNCTIONS)) else type(value)
+    return f"{getattr(named, '__module__', None)}:{named.__qualname__}"
 
 
 def _mujoco_get(data: Any) -> np.ndarray:
@@ -154,13 +293,15 @@ def _mujoco_get(data: Any) -> np.ndarray:
     return state
 
 
-def _mujoco_set(data: Any, state: np.ndarray) -> None:
+def _mujoco_set(data: Any, state: np.ndarray) -> Any:
     mujoco = sys.modules["mujoco"]
     spec = mujoco.mjtState.mjSTATE_INTEGRATION
     mujoco.mj_setState(data.model, data, state, spec)
     mujoco.mj_forward(data.model, data)  # derived quantities that observations read ...
     mujoco.mj_setState(data.model, data, state, spec)  # ... whose solver touches the warm start
+    return data
 
 
-def _ale_set(ale: Any, state: bytes) -> None:
+def _ale_set(ale: Any, state: bytes) -> Any:
     ale.restoreState(sys.modules["ale_py"].ALEState(state))
+    return ale

@@ -41,7 +41,8 @@ class Cursor:
         # The tree travels as one byte array: safetensors' own metadata is a hash map without a stable order.
         tree = json.dumps(self.carried.tree, separators=(",", ":")).encode()
         arrays["tree"] = np.frombuffer(tree, np.uint8)
-        return bytes(save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+        # Not ascontiguousarray, which would give a single number the shape [1].
+        return bytes(save({name: np.asarray(values, order="C") for name, values in arrays.items()}))
 
     @classmethod
     def decode(cls, content: bytes) -> Cursor:

@@ -29,7 +29,7 @@ def deadline(seconds: float, where: str) -> Iterator[Rearm]:
         yield lambda: None
         return
 
-    def expire(signum: int, frame: FrameType | None) -> None:
+    def expire(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (the signal's interface)
         raise RunError(where=where, got=f"no answer for {seconds:g} s", wanted="a step within the deadline",
                        todo="mend the environment, or raise [rollout] deadline_s")  # fmt: skip
 
@@ -42,4 +42,5 @@ def deadline(seconds: float, where: str) -> Iterator[Rearm]:
 
 
 def _arm(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    # Again and again: an environment that swallows exceptions would swallow a single one.
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)

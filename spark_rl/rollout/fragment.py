@@ -73,7 +73,7 @@ class Recorder:
         self.reward[s] = step.reward
         self.terminated[s] = step.terminated
         self.truncated[s] = step.truncated
-        if step.final is not None and len(step.ended):  # type: ignore[arg-type]
+        if step.final is not None and step.ended is not None and len(step.ended):
             self._ends.append((step.ended + s * self.reward.shape[1], step.final))
 
     def rows(self, group: Group) -> Rows:

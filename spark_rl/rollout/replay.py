@@ -26,19 +26,18 @@ def replay(group: SyncGroup, spec: RolloutSpec, task: GroupTask, cursor: Cursor,
     """
     carried = cursor.carried
     group.episode = carried.episode - 1  # `reset` counts on to the episode that is to be lived again
-    env_index = env_indices(spec, task, np.arange(spec.envs_per_group))
-    stored = _stored(spec, task, cursor, root) if (cursor.t > 0).any() else None
+    episode_id = episode_ids(env_indices(spec, task, np.arange(spec.envs_per_group)), carried.episode)
+    stored = _stored(task, cursor, root) if (cursor.t > 0).any() else None
     for i in range(spec.envs_per_group):
         group.reset(i)
         if cursor.t[i]:
             assert stored is not None
-            rows = stored.filter(pc.equal(stored["episode_id"], int(episode_ids(env_index[i : i + 1],
-                                                                                carried.episode[i : i + 1])[0])))  # fmt: skip
+            rows = stored.filter(pc.equal(stored["episode_id"], int(episode_id[i])))
             _live_again(group, i, rows, cursor, spec)
     return int(cursor.t.sum())
 
 
-def _stored(spec: RolloutSpec, task: GroupTask, cursor: Cursor, root: Root) -> pa.Table:
+def _stored(task: GroupTask, cursor: Cursor, root: Root) -> pa.Table:
     """This group's rows since the oldest unfinished episode began, oldest first."""
     first = int(cursor.first_iteration[cursor.t > 0].min())
     name = layout.part(layout.TRANSITIONS, task.group)
@@ -50,19 +49,16 @@ def _stored(spec: RolloutSpec, task: GroupTask, cursor: Cursor, root: Root) -> p
 
 
 def _live_again(group: SyncGroup, i: int, rows: pa.Table, cursor: Cursor, spec: RolloutSpec) -> None:
-    env = group.envs[i]
     length = int(cursor.t[i])
     if rows.num_rows != length or rows["t"].to_numpy().tolist() != list(range(length)):
         raise _differs(group, i, rows.num_rows, spec, f"{rows.num_rows} stored steps", f"{length}, as the cursor says")
     observations = codec.decode_space(spec.policy.observation, rows["observation"])
     actions = codec.decode_space(spec.policy.action, rows["action"])[""]
-    plain = actions.tolist() if spec.policy.action.only.kind == "discrete" else list(actions)
-    for t, action in enumerate(plain):
+    for t, action in enumerate(actions):
         _compare(group, i, t, {name: values[t] for name, values in observations.items()}, spec)
-        observation, _, terminated, truncated, _ = env.step(action)
+        _, terminated, truncated = group.advance(i, action)
         if terminated or truncated:
             raise _differs(group, i, t, spec, "the end of the episode", "the episode to go on, as it did before")
-        group.put(i, observation)
     _compare(group, i, length, {name: values[i] for name, values in cursor.carried.observation.items()}, spec)
 
 
@@ -79,4 +75,3 @@ def _differs(group: SyncGroup, i: int, t: int, spec: RolloutSpec, got: str, want
         where=f"replay of environment {spec.env.id}, episode with seed {seed}, step {t}", got=got, wanted=wanted,
         todo="the environment is not deterministic given its seed and actions: run it with [env] carry = 'cut'",
     )  # fmt: skip
-

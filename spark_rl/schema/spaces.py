@@ -1,8 +1,8 @@
 """What a space looks like once it is data: an ordered tuple of leaves that serialises to JSON.
 
 A plain space has one leaf named "". Dict and Tuple spaces have one leaf per plain space inside them, named by its
-path with dots ("camera.front"; the fields of a tuple are "_0", "_1", ...: SQL wants no digit first). Everything after the environment's door
-handles observations as ``{leaf name: array}``.
+path with dots ("camera.front"; the fields of a tuple are "_0", "_1", ...: SQL wants no digit first). Everything after
+the environment's door handles observations as ``{leaf name: array}``.
 """
 
 from __future__ import annotations
