@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # A session for tests: two tasks at a time, and none of what only a person or a long job would want.
 TEST_CONF = {
-    "spark.master": "local[2]",
+    "spark.master": "local[2,4]",  # 4 attempts a task, as on clusters; plain local[2] never retries
     "spark.ui.enabled": "false",
     "spark.sql.shuffle.partitions": "2",
     "spark.driver.memory": "1g",
