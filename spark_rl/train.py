@@ -16,6 +16,7 @@ from typing import Any
 
 from spark_rl import builder, checkpoint
 from spark_rl.config import RunConfig, difference
+from spark_rl.data import compact
 from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.errors import UserError
@@ -53,7 +54,7 @@ def evaluate_run(
     """
     store = RunStore(run_uri)
     stored = store.describe()
-    config = RunConfig.from_dict(stored["config"], f"{store.uri}/{layout.RUN}")
+    config = RunConfig.from_dict(stored["config"], f"{store.name}/{layout.RUN}")
     env = builder.stored_plan(config, stored)
     policy = builder.policy_spec(config, env)
     spec = builder.rollout_spec(config, env, policy, run_id=stored["run_id"], run_uri=store.uri)
@@ -98,13 +99,14 @@ class Trainer:
         differing = difference(stored["config"], self.config)
         if differing:
             raise UserError(
-                where=f"--resume of {self.store.uri}", got=f"another config: {', '.join(differing)}",
+                where=f"--resume of {self.store.name}", got=f"another config: {', '.join(differing)}",
                 wanted="the config that the run was begun with", todo="undo the difference, or begin another run",
             )  # fmt: skip
         return stored
 
     def _restore(self) -> _Position:
         """Sweep what a crash left, and load the newest checkpoint."""
+        compact.finish(self.store)
         self.store.sweep()
         found = checkpoint.newest(self.store.root, self.store.iterations())
         if found is None:
@@ -119,9 +121,9 @@ class Trainer:
         began = time.perf_counter()
         position = self.position
         if position.finished:
-            self.progress.note(f"run {self.store.uri} is complete: {position.finished}")
+            self.progress.note(f"run {self.store.name} is complete: {position.finished}")
             return self._summary(position, began)
-        self.progress.start(self.store.uri, self.config.num_iterations, position.iteration)
+        self.progress.start(self.store.name, self.config.num_iterations, position.iteration)
         curves = Curves(self.store.root, resumed_at=position.env_steps)
         try:
             while not position.finished:
@@ -159,6 +161,8 @@ class Trainer:
         state = checkpoint.Checkpoint(k, position.env_steps, content, *self.learner.save(), position.finished)
         state.save(self.store.root)
         checkpoint.prune(self.store.root, _CHECKPOINTS_KEPT)
+        if self.config.store.keep_iterations:
+            compact.retire(self.store, commit, keep=self.config.store.keep_iterations)
         self.progress.iteration(k, row)
 
     def _publish_weights(self, version: int) -> bytes:
@@ -199,7 +203,7 @@ class Trainer:
         rows = self.store.read_metrics()
         returns = [row["evaluation/return_mean"] for row in rows if "evaluation/return_mean" in row]
         return {
-            "run": self.store.uri,
+            "run": self.store.name,
             "finished": position.finished,
             "iterations": position.iteration,
             "env_steps": position.env_steps,

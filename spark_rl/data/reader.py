@@ -28,7 +28,7 @@ def _read(root: Root, iteration: int, file: FileReport) -> pa.Table:
     content = root.read(path)
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise RunError(
-            where=f"{path} in {root.uri}", got="other bytes than were committed", wanted=f"sha256 {file.sha256[:12]}",
+            where=f"{path} in {root.name}", got="other bytes than were committed", wanted=f"sha256 {file.sha256[:12]}",
             todo="the file was changed after its commit; restore it from a copy",
         )  # fmt: skip
     return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

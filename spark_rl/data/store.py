@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,6 +32,14 @@ class Commit:
     files: tuple[FileReport, ...]
     committed_at: str  # UTC, ISO 8601
     wall_s: float  # of the rollout job
+    oldest_needed: int  # first iteration that the next one may have to replay: retention keeps it
+    merged_from: tuple[FileReport, ...] = ()  # the files that `compact` merged: what the tasks wrote
+
+    @property
+    def original_files(self) -> tuple[FileReport, ...]:
+        """What the tasks wrote; an audit compares with these."""
+        merged = {file.table for file in self.merged_from}
+        return (*self.merged_from, *(file for file in self.files if file.table not in merged))
 
     def of(self, table: str) -> list[FileReport]:
         """The files of one table, in the order of the groups."""
@@ -44,7 +53,8 @@ class Commit:
     def from_json(cls, text: bytes) -> Commit:
         """Inverse of `to_json`."""
         raw = json.loads(text)
-        return cls(**raw | {"files": tuple(FileReport(**file) for file in raw["files"])})
+        listed = {key: tuple(FileReport(**file) for file in raw[key]) for key in ("files", "merged_from")}
+        return cls(**raw | listed)
 
     def to_json(self) -> bytes:
         """One JSON object."""
@@ -57,28 +67,30 @@ class RunStore:
     def __init__(self, uri: str) -> None:
         self.root = files.open_root(uri)
         self.uri = self.root.uri
+        self.name = self.root.name  # the same for people: without credentials
 
     # -- the run itself
 
     def create(self, description: dict[str, Any]) -> None:
         """Begin a run. UserError where the directory is in use by a run, holds something else, or cannot be written."""
-        if self.root.exists(layout.RUN):
-            raise UserError(
-                where=f"run directory {self.uri}", got="a run that has begun already", wanted="a new directory",
-                todo="continue it with --resume, or choose another with --run",
-            )  # fmt: skip
-        names = self.root.names() if self.root.exists() else []
-        if names:
-            raise UserError(
-                where=f"run directory {self.uri}", got=f"a directory with other content ({', '.join(names[:3])})",
-                wanted="an empty or missing directory", todo="choose another with --run",
-            )  # fmt: skip
         try:
+            if self.root.exists(layout.RUN):
+                raise UserError(
+                    where=f"run directory {self.name}", got="a run that has begun already", wanted="a new directory",
+                    todo="continue it with --resume, or choose another with --run",
+                )  # fmt: skip
+            # One who was killed while writing run.json left a temporary file, and no run.
+            names = [name for name in self.root.names() if not files.is_temporary(name)]
+            if names:
+                raise UserError(
+                    where=f"run directory {self.name}", got=f"a directory with other content ({', '.join(names[:3])})",
+                    wanted="an empty or missing directory", todo="choose another with --run",
+                )  # fmt: skip
             self.root.write(layout.RUN, json.dumps(description, indent=1).encode())
         except OSError as error:
             raise UserError(
-                where=f"run directory {self.uri}", got=" ".join(str(error).split()), wanted="a place to write",
-                todo="choose another with --run, or mend its permissions",
+                where=f"run directory {self.name}", got=files.redact(" ".join(str(error).split())),
+                wanted="a place to write", todo="choose another with --run, or mend its permissions",
             ) from error  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
@@ -87,7 +99,7 @@ class RunStore:
             return dict(json.loads(self.root.read(layout.RUN)))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
-                where=f"run directory {self.uri}", got=f"no {layout.RUN}", wanted="the directory of a run",
+                where=f"run directory {self.name}", got=f"no {layout.RUN}", wanted="the directory of a run",
                 todo="check the path; `train CONFIG --run URI` begins a run",
             ) from error  # fmt: skip
 
@@ -104,7 +116,7 @@ class RunStore:
             return Commit.from_json(self.root.read(layout.commit(iteration)))
         except FileNotFoundError as error:
             raise RunError(
-                where=f"iteration {iteration} in {self.uri}", got="no commit record", wanted="a committed iteration",
+                where=f"iteration {iteration} in {self.name}", got="no commit record", wanted="a committed iteration",
                 todo=f"committed: {_span(self.iterations())}",
             ) from error  # fmt: skip
 
@@ -139,23 +151,27 @@ class RunStore:
             files=produced,
             committed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             wall_s=round(wall_s, 4),
+            oldest_needed=min(report.oldest_needed for report in reports),
         )
         self.root.write(layout.commit(iteration), commit.to_json())
-        self.root.delete(f"{layout.STAGING}/{iteration}")
+        # A speculative twin that is still being killed may write there meanwhile; what stays is swept later.
+        with suppress(OSError):
+            self.root.delete(f"{layout.STAGING}/{iteration}")
         return commit
 
     def _check(self, directory: str, wanted: dict[str, int]) -> None:
         # An attempt that is still being killed may leave a temporary file behind, never a file under a final name.
-        found = {name: size for name, size in self.root.sizes(directory).items() if not name.endswith(".tmp")}
+        found = {name: size for name, size in self.root.sizes(directory).items() if not files.is_temporary(name)}
         if found != wanted:
             names = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
             raise RunError(
-                where=f"{directory} in {self.uri}", got=f"files that differ from the tasks' reports: {names[:5]}",
+                where=f"{directory} in {self.name}", got=f"files that differ from the tasks' reports: {names[:5]}",
                 wanted=f"{len(wanted)} files of {sum(wanted.values()):,} bytes",
                 todo="resume the run: the iteration is collected again with the same rows",
             )  # fmt: skip
         for name in self.root.sizes(directory).keys() - found.keys():
-            self.root.delete(f"{directory}/{name}")
+            with suppress(FileNotFoundError):  # its writer may have come to the rename
+                self.root.delete(f"{directory}/{name}")
 
     def sweep(self) -> list[str]:
         """Remove what no commit record covers; the places removed. Called once, before a run begins or goes on."""
@@ -188,7 +204,7 @@ class RunStore:
             return self.root.read(layout.weights(policy_version))
         except FileNotFoundError as error:
             raise UserError(
-                where=f"policy version {policy_version} of {self.uri}", got="no weights",
+                where=f"policy version {policy_version} of {self.name}", got="no weights",
                 wanted=f"one of {_span(self.policy_versions())}", todo="choose one of these",
             ) from error  # fmt: skip
 

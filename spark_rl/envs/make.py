@@ -8,6 +8,7 @@ from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import registry
+from gymnasium.error import DependencyNotInstalled
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from spark_rl.envs.spec import EnvSpec, WrapperSpec
@@ -16,6 +17,7 @@ from spark_rl.errors import UserError
 # Third-party modules whose absence an extra of ours mends.
 _EXTRAS = {"ale_py": "atari", "cv2": "atari", "Box2D": "box2d", "box2d": "box2d", "mujoco": "mujoco",
            "imageio": "mujoco", "pygame": "box2d"}  # fmt: skip
+_WORDS = {"opencv": "atari", "mujoco": "mujoco", "Box2D": "box2d", "ale": "atari"}
 
 
 def has_native_vector(spec: EnvSpec) -> bool:
@@ -77,7 +79,7 @@ def _registered(spec: EnvSpec) -> Any:
             importlib.import_module(module)
         elif name.startswith("ALE/"):
             gymnasium.register_envs(importlib.import_module("ale_py"))
-    except ImportError as error:
+    except Exception as error:  # a module can fail in any way while it is imported
         raise _explain(spec, error) from error
     if name in registry:
         return registry[name]
@@ -97,7 +99,7 @@ def _attribute(entry_point: str, where: str) -> Any:
     module, _, name = entry_point.rpartition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a module can fail in any way while it is imported
         raise UserError(
             where=where, got=f"{entry_point!r} ({error})", wanted='"module:Name" that Python can import',
             todo="check the spelling, and that the module is installed on the executors too",
@@ -109,14 +111,23 @@ def _explain(spec: EnvSpec, error: Exception) -> UserError:
     while cause is not None:
         missing = getattr(cause, "name", None) if isinstance(cause, ImportError) else None
         if missing and missing.partition(".")[0] in _EXTRAS:
-            extra = _EXTRAS[missing.partition(".")[0]]
-            return UserError(
-                where=f"environment {spec.id}", got=f"no module {missing!r}", wanted=f"the extra {extra!r}",
-                todo=f"pip install 'spark-rl[{extra}]' on the driver and on the executors",
-            )  # fmt: skip
+            return _missing(spec, f"no module {missing!r}", _EXTRAS[missing.partition(".")[0]])
         cause = cause.__cause__ or cause.__context__
+    # gymnasium tells some missing packages in words only.
+    named = [
+        extra for word, extra in _WORDS.items() if isinstance(error, DependencyNotInstalled) and word in str(error)
+    ]
+    if named:
+        return _missing(spec, " ".join(str(error).split()), named[0])
     return UserError(
         where=f"environment {spec.id}", got=" ".join(str(error).split()) or type(error).__name__,
         wanted="an environment that gymnasium can make",
         todo='check [env] id (a registered id, "module:EnvId" or "module:Class") and [env] kwargs',
+    )  # fmt: skip
+
+
+def _missing(spec: EnvSpec, got: str, extra: str) -> UserError:
+    return UserError(
+        where=f"environment {spec.id}", got=got, wanted=f"the extra {extra!r}",
+        todo=f"pip install 'spark-rl[{extra}]' on the driver and on the executors",
     )  # fmt: skip
