@@ -24,7 +24,7 @@ class Behavior:
     spec: PolicySpec
     weights: bytes
     policy_version: int
-    name: str
+    description: dict[str, Any]  # for run.json: what to name to get the same behaviour again
 
 
 def behavior(policy: str, env: EnvPlan, policy_version: int | None = None) -> Behavior:
@@ -35,11 +35,11 @@ def behavior(policy: str, env: EnvPlan, policy_version: int | None = None) -> Be
     nothing = codec.encode({})
     plain = PolicySpec(observation=env.observation, action=env.action, kind="uniform")
     if policy == "random":
-        return Behavior(plain, nothing, 0, policy)
+        return Behavior(plain, nothing, 0, {"policy": policy})
     module, colon, _ = policy.rpartition(":")
     if colon and "/" not in module:
         load_function(policy)
-        return Behavior(replace(plain, kind="scripted", entry_point=policy), nothing, 0, policy)
+        return Behavior(replace(plain, kind="scripted", entry_point=policy), nothing, 0, {"policy": policy})
     store = RunStore(policy)
     stored = store.describe()
     config = RunConfig.from_dict(stored["config"], f"{store.uri}")
@@ -48,7 +48,8 @@ def behavior(policy: str, env: EnvPlan, policy_version: int | None = None) -> Be
         raise UserError("--policy", f"{policy}, a policy for {config.env.id}", "a policy with this config's spaces",
                         "collect with the environment that it was trained in")  # fmt: skip
     version = store.policy_versions()[-1] if policy_version is None else policy_version
-    return Behavior(trained, store.read_weights(version), version, f"{store.uri}, version {version}")
+    names = {"policy": store.uri, "policy_version": version}
+    return Behavior(trained, store.read_weights(version), version, names)
 
 
 def collect(
@@ -78,10 +79,10 @@ def collect(
     else:
         env = builder.env_plan(config)
     acting = behavior(policy, env, policy_version)
-    if resume and stored["behavior"] != acting.name:
-        raise UserError(f"--resume of {store.uri}", f"--policy {acting.name}", stored["behavior"], "use that policy")
+    if resume and stored["behavior"] != acting.description:
+        raise UserError(f"--resume of {store.uri}", f"{acting.description}", f"{stored['behavior']}", "use that policy")
     if not resume:
-        stored = builder.description(config, env) | {"behavior": acting.name}
+        stored = builder.description(config, env) | {"behavior": acting.description}
         store.create(stored)
         store.write_weights(acting.policy_version, acting.weights)
     store.sweep()
@@ -114,9 +115,8 @@ def _collect(
     wall_s = time.perf_counter() - began
     return {
         "run": store.uri,
-        "behavior": acting.name,
+        **acting.description,
         "iterations": config.num_iterations,
         "env_steps": env_steps,
         "wall_s": round(wall_s, 3),
     }
-

@@ -97,7 +97,9 @@ class Experience:
         reports = self._collector.collect(self._spec, tasks, weights)
         wall_s = time.perf_counter() - began
         self._order = [report.group for report in sorted(reports, key=lambda report: report.ended_at)]
-        reports = sorted(reports, key=lambda report: report.group)  # a mean's last bits depend on the order of its terms
+        reports = sorted(
+            reports, key=lambda report: report.group
+        )  # a mean's last bits depend on the order of its terms
         return Collected(iteration, policy_version, weights, reports, wall_s)
 
     def commit(self, collected: Collected, *, env_steps: int) -> tuple[Commit, dict[str, float]]:

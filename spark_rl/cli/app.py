@@ -10,7 +10,9 @@ from typing import Any
 import typer
 
 from spark_rl import __version__
+from spark_rl.cli.audit import audit
 from spark_rl.cli.collect import collect
+from spark_rl.cli.compact import compact
 from spark_rl.cli.evaluate import evaluate
 from spark_rl.cli.report import report
 from spark_rl.cli.sql import sql
@@ -18,7 +20,7 @@ from spark_rl.cli.train import train
 from spark_rl.errors import SparkRLError
 
 # A verb is a file with one function, and a line here.
-VERBS = (train, evaluate, collect, sql, report)
+VERBS = (train, evaluate, collect, audit, compact, sql, report)
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 

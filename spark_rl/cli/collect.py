@@ -38,4 +38,4 @@ def collect(
     if as_json:
         print_json(summary)
     else:
-        print_facts(f"dataset {run}", summary)
+        print_facts(summary)

@@ -115,7 +115,7 @@ class SyncGroup:
     def seeds(self) -> np.ndarray | None:
         return np.array([self.episode_seed(i, int(e)) for i, e in enumerate(self.episode)], np.int64)
 
-    def start(self, iteration: int) -> None:  # noqa: ARG002 (episodes are seeded by their ordinal)
+    def start(self, iteration: int) -> None:
         for i in range(self.num_envs):
             self.reset(i)
 

@@ -72,12 +72,12 @@ class FeedForward:
     def initial_state(self, num_envs: int) -> None:
         """No memory, no state."""
 
-    def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:  # noqa: ARG002
+    def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:
         """See ActingPolicy."""
         action, raw_action, log_prob = self._sampler.sample(self.params(observation), rng)
         return Act(action, log_prob, raw_action)
 
-    def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:  # noqa: ARG002
+    def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:
         """See ActingPolicy."""
         action, raw_action, log_prob = self._sampler.mode(self.params(observation))
         return Act(action, log_prob, raw_action)

@@ -62,12 +62,12 @@ class CategoricalFamily:
         first = np.asarray([0, *accumulate(leaf.n[:-1])], np.int64)
         self._shift = first - np.asarray(leaf.start or (0,) * len(leaf.n), np.int64)
 
-    def target(self, action: np.ndarray, raw_action: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
+    def target(self, action: np.ndarray, raw_action: np.ndarray | None) -> np.ndarray:
         """The chosen columns, int64 [N, D]."""
         columns: np.ndarray = action.reshape(len(action), -1).astype(np.int64) + self._shift
         return columns
 
-    def __call__(self, params: Tensor, log_std: Tensor | None) -> Categorical:  # noqa: ARG002
+    def __call__(self, params: Tensor, log_std: Tensor | None) -> Categorical:
         """See Family."""
         if len(self._n) == 1:
             return Categorical(torch.log_softmax(params, dim=1), self._n)

@@ -28,7 +28,7 @@ class UniformActing:
                                 "write a scripted policy instead")  # fmt: skip
             self._log_prob = -float(np.log(self._width).sum())
         else:
-            self._low, self._n = (np.array(v, np.int64).reshape(leaf.shape) for v in (leaf.start, leaf.n))
+            self._start, self._n = (np.array(v, np.int64).reshape(leaf.shape) for v in (leaf.start, leaf.n))
             self._log_prob = -float(np.log(self._n).sum())
 
     def initial_state(self, num_envs: int) -> None:
@@ -41,7 +41,7 @@ class UniformActing:
         if self._leaf.kind == "box":
             raw = (self._low + rng.random((num_envs, *self._leaf.shape)) * self._width).astype(np.float32)
             return Act(raw, log_prob, raw)
-        return Act(self._low + rng.integers(0, self._n, (num_envs, *self._leaf.shape)), log_prob)
+        return Act(self._start + rng.integers(0, self._n, (num_envs, *self._leaf.shape)), log_prob)
 
     def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:
         """RunError: no action is more probable than another."""
@@ -86,7 +86,9 @@ def load_function(entry_point: str) -> Callable[..., Any]:
     """The function that "module:function" names; UserError where Python cannot import it."""
     module, _, name = entry_point.rpartition(":")
     try:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError("scripted policy", f"{entry_point!r} ({error})", '"module:function" that Python can import',
-                        "check the spelling, and that the module is installed on the executors too") from error  # fmt: skip
+        got, wanted = f"{entry_point!r} ({error})", '"module:function" that Python can import'
+        todo = "check the spelling, and that the module is installed on the executors too"
+        raise UserError("scripted policy", got, wanted, todo) from error

@@ -39,7 +39,7 @@ class TwinMLP(Network):
         self._log_std_slope = self.views(self.gradient).get("log_std")
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:  # noqa: ARG002
+    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
         """See Network; there are no images."""
         hidden = features.expand(2, *features.shape)
         saved = [hidden]

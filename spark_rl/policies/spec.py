@@ -52,6 +52,7 @@ class PolicySpec:
         if len(self.action.leaves) != 1 or self.action.leaves[0].kind not in ACTION_KINDS:
             kinds = [leaf.kind for leaf in self.action.leaves]
             raise UserError("action space", str(kinds), "one of Discrete, MultiDiscrete, Box", "wrap the environment")
-        if self.kind == "actor_critic" and self.network == "nature_cnn" and not any(leaf.is_image for leaf in self.observation.leaves):
+        images = [leaf for leaf in self.observation.leaves if leaf.is_image]
+        if self.kind == "actor_critic" and self.network == "nature_cnn" and not images:
             leaves = [(leaf.name, leaf.dtype, leaf.shape) for leaf in self.observation.leaves]
             raise UserError("policy.network 'nature_cnn'", str(leaves), "a uint8 image leaf", "use network = 'mlp'")

@@ -21,7 +21,16 @@ def check(rows: Rows, places: Places, space: SpaceSpec, group: Group, env_id: st
     """
     bad = ~np.isfinite(rows.reward)
     if bad.any():
-        _fail(int(bad.argmax()), f"reward {rows.reward[bad][0]}", "a finite reward", rows, places, group, env_id, first_env)
+        _fail(
+            int(bad.argmax()),
+            f"reward {rows.reward[bad][0]}",
+            "a finite reward",
+            rows,
+            places,
+            group,
+            env_id,
+            first_env,
+        )
     for leaf in space.leaves:
         name = f"observation {leaf.name!r}" if leaf.name else "observation"
         row = _first_bad(leaf, rows.observation[leaf.name])

@@ -26,6 +26,7 @@ from spark_rl.rollout.fragment import Recorder, Rows
 from spark_rl.rollout.replay import replay
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
 from spark_rl.schema import layout
+from spark_rl.schema.parquet import encode
 from spark_rl.schema.reports import FileReport, GroupReport
 
 Value = TypeVar("Value")
@@ -72,6 +73,7 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
     """
     began = time.perf_counter()
     root = files.open_root(spec.run_uri)
+    output = files.open_root(spec.output_uri) if spec.output_uri else root
     policy = policy_for(spec, weights)
     group, cursor, source, replayed = _position(spec, task, root, policy)
     prepared = time.perf_counter()
@@ -81,16 +83,16 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
     stepped = time.perf_counter()
 
     table = writer.transitions_table(spec, task, rows, places)
-    reports = [writer.put(root, layout.TRANSITIONS, task, writer.encode(table, spec.compression), rows.num_rows)]
+    reports = [writer.put(output, layout.TRANSITIONS, task, encode(table, spec.compression), rows.num_rows)]
     if len(episodes.env):
         seeds = None
         if isinstance(group, SyncGroup):
             pairs = zip(episodes.env.tolist(), episodes.ordinal.tolist(), strict=True)
             seeds = np.array([group.episode_seed(env, ordinal) for env, ordinal in pairs], np.int64)
         ended = writer.episodes_table(spec, task, episodes, seeds)
-        reports.append(writer.put(root, layout.EPISODES, task, writer.encode(ended, spec.compression), len(ended)))
+        reports.append(writer.put(output, layout.EPISODES, task, encode(ended, spec.compression), len(ended)))
     cursor.carried = group.carry(with_state=spec.carry == "snapshot")
-    reports.append(writer.put(root, layout.CURSORS, task, cursor.encode(), spec.envs_per_group))
+    reports.append(writer.put(output, layout.CURSORS, task, cursor.encode(), spec.envs_per_group))
     _keep(spec, task, group, reports[-1])
     over = episodes.terminated | episodes.truncated
     planned = spec.envs_per_group * spec.steps_per_env
@@ -108,9 +110,16 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
         source=source,
         replayed_steps=replayed,
         ended_at=time.time(),
+        oldest_needed=_oldest_needed(spec, task, cursor),
         times_s={"prepare": prepared - began, "step": stepped - prepared, "write": written - stepped,
                  "total": written - began},
     )  # fmt: skip
+
+
+def _oldest_needed(spec: RolloutSpec, task: GroupTask, cursor: Cursor) -> int:
+    """The first iteration whose rows the next task may have to replay."""
+    unfinished = cursor.first_iteration[cursor.t > 0] if spec.carry == "replay" else cursor.first_iteration[:0]
+    return int(unfinished.min()) if len(unfinished) else task.iteration + 1
 
 
 def _keep(spec: RolloutSpec, task: GroupTask, group: Group, cursor: FileReport) -> None:

@@ -24,6 +24,7 @@ class RolloutSpec:
     steps_per_env: int
     deadline_s: float  # for one step of all environments of a group, and for one reset
     compression: str = "zstd"
+    output_uri: str = ""  # where files are left, if not in the run: an audit must not touch what it checks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spark_rl.files import Root
 from spark_rl.rollout.episodes import ORDINAL_BITS, Episodes, Places
@@ -14,11 +13,6 @@ from spark_rl.rollout.fragment import Rows
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
 from spark_rl.schema import codec, layout, tables
 from spark_rl.schema.reports import FileReport
-
-# Counters and actions shrink by delta, constants by dictionary, floats by byte streams. Statistics are kept where a
-# query could skip by them; on floats they cost more than the encoding (measured, CartPole: 0.13 microseconds and 17
-# bytes a row, against 0.27 with statistics and dictionaries everywhere).
-_DICTIONARY = {"env_index", "policy_version", "reward", "end_reason", "policy_version_min", "policy_version_max"}
 
 
 def transitions_table(spec: RolloutSpec, task: GroupTask, rows: Rows, places: Places) -> pa.Table:
@@ -79,42 +73,6 @@ def env_indices(spec: RolloutSpec, task: GroupTask, env: np.ndarray) -> np.ndarr
 def episode_ids(env_index: np.ndarray, ordinal: np.ndarray) -> np.ndarray:
     """BIGINT ids, unique in the run."""
     return (env_index.astype(np.int64) << ORDINAL_BITS) | ordinal.astype(np.int64)
-
-
-def encode(table: pa.Table, compression: str) -> pa.Buffer:
-    """The table as one Parquet file in memory; equal tables give equal bytes."""
-    leaves = dict(_leaf_columns(table.schema))
-    dictionary = [name for name in leaves if name in _DICTIONARY]
-    encoding = {}
-    for name, kind in leaves.items():
-        if name in dictionary:
-            continue
-        if kind in (pa.int32(), pa.int64()):
-            encoding[name] = "DELTA_BINARY_PACKED"
-        elif pa.types.is_floating(kind):
-            encoding[name] = "BYTE_STREAM_SPLIT"
-    searchable = [name for name, kind in leaves.items() if pa.types.is_integer(kind) or name in dictionary]
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table, sink, compression=compression, use_dictionary=dictionary or False, column_encoding=encoding,
-        write_statistics=searchable or False,
-    )  # fmt: skip
-    return sink.getvalue()
-
-
-def _leaf_columns(fields: pa.Schema | pa.StructType, prefix: str = "") -> list[tuple[str, pa.DataType]]:
-    """Parquet's names of the leaf columns, with their types."""
-    columns = []
-    for i in range(len(fields.names)):
-        field = fields.field(i)
-        name, kind = prefix + field.name, field.type
-        if pa.types.is_struct(kind):
-            columns += _leaf_columns(kind, f"{name}.")
-        elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
-            columns.append((f"{name}.list.element", kind.value_type))
-        else:
-            columns.append((name, kind))
-    return columns
 
 
 def put(root: Root, table: str, task: GroupTask, content: bytes | pa.Buffer, num_rows: int) -> FileReport:

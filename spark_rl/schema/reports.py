@@ -31,5 +31,6 @@ class GroupReport:
     attempt: int = 0
     source: str = "start"  # start | live | snapshot | replay | cut
     replayed_steps: int = 0
+    oldest_needed: int = 0  # first iteration whose rows the group's next task may have to replay
     ended_at: float = 0.0  # seconds since the epoch, by the worker's clock
     times_s: dict[str, float] = field(default_factory=dict)  # prepare, step, write, total

@@ -1,4 +1,4 @@
-"""What a Spark task runs: partition -> rollout. Everything it needs came with it; it never reaches back to the driver."""
+"""What a Spark task runs: partition -> rollout. All it needs came with it; it never reaches back to the driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyspark.core.broadcast import Broadcast
 from spark_rl.rollout.evaluate import EpisodeResult, EvaluationTask, evaluate_group
 from spark_rl.rollout.run import run_group
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
-from spark_rl.rollout.writer import encode
+from spark_rl.schema.parquet import encode
 from spark_rl.schema.reports import GroupReport
 
 

@@ -80,7 +80,7 @@ def test_the_algorithm_section_belongs_to_the_algorithm() -> None:
         ("env.kwargs.x=nan", "[env] kwargs.x: got nan; wanted a finite number; change env.kwargs.x in"),
         ("env.wrappers=[{entry_point='Name'}]", "[env] wrappers.0.entry_point: got 'Name'; wanted text to match"),
         ("env.wrappers=[{entry_point='a:B', kwarg={}}]", "[env]: got the unknown key 'wrappers.0.kwarg'; correct it"),
-        ("run.env_steps=2047", "[run] env_steps: got 2,047; wanted at least one iteration of 2,048 env steps (2 "),
+        ("run.env_steps=7", "[run] env_steps: got 7; wanted at least one iteration of "),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_its_place_its_value_and_what_is_wanted(override: str, complaint: str) -> None:
