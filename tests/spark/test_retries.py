@@ -1,4 +1,4 @@
-"""Task attempts that fail: the rows do not show it, the metrics do, and what cannot be helped ends in one clear line."""
+"""Attempts that fail: rows do not show it, metrics do, and what cannot be helped ends in one clear line."""
 
 from __future__ import annotations
 
