@@ -107,6 +107,7 @@ class SyncGroup:
         self.pending = np.zeros(num_envs, bool)
         self.episode = np.full(num_envs, -1, np.int64)
         self._discrete = self.action_space.only.kind == "discrete"
+        self._t = np.zeros(num_envs, np.int64)  # env steps in the current episode, to name one that goes wrong
 
     def episode_seed(self, env: int, episode: int) -> int:
         """The reset seed of an episode: a function of the run's seed, the environment and the episode's ordinal."""
@@ -122,6 +123,7 @@ class SyncGroup:
     def reset(self, i: int) -> None:
         """Begin the next episode of environment i."""
         self.episode[i] += 1
+        self._t[i] = 0
         seed = self.episode_seed(i, int(self.episode[i]))
         try:
             observation, _ = self.envs[i].reset(seed=seed)
@@ -144,6 +146,7 @@ class SyncGroup:
         try:
             observation, reward, terminated, truncated, _ = self.envs[i].step(plain)
             self.put(i, observation)
+            self._t[i] += 1
             return float(reward), bool(terminated), bool(truncated)
         except Exception as error:
             raise self._broke(i, action, error) from error
@@ -165,10 +168,12 @@ class SyncGroup:
         return Step(reward, terminated, truncated, np.array(ended, np.int64), stacked)
 
     def _broke(self, i: int, action: Any, error: Exception) -> RunError:
-        seed = self.episode_seed(i, int(self.episode[i]))
+        episode = int(self.episode[i])
         return RunError(
-            where=f"environment {self.env_id} number {self._first + i}", got=f"{type(error).__name__}: {error}",
-            wanted=f"a step with action {action!r} in the episode with seed {seed}",
+            where=f"environment {self.env_id} number {self._first + i}, episode {episode} "
+            f"(seed {self.episode_seed(i, episode)}), step {self._t[i]}, action {action!r}",
+            got=f"{type(error).__name__}: {error}",
+            wanted="an observation of its space, a reward and two flags",
             todo="replay that episode: its actions are in the transitions committed so far",
         )  # fmt: skip
 
@@ -181,6 +186,7 @@ class SyncGroup:
                 trees.append(tree)
                 carried.arrays.update({f"env.{i}.{name}": array for name, array in arrays.items()})
             carried.tree = trees
+            carried.arrays["t"] = self._t.copy()
         return carried
 
     def resume(self, carried: Carried) -> None:
@@ -189,6 +195,7 @@ class SyncGroup:
             prefix = f"env.{i}."
             state.restore(env, tree, {name.removeprefix(prefix): array for name, array in carried.arrays.items()
                                       if name.startswith(prefix)})  # fmt: skip
+        self._t = carried.arrays["t"].copy()
         _take_position(self, carried)
 
     def close(self) -> None:

@@ -96,13 +96,27 @@ def getter(leaf: Leaf, structure: str) -> Callable[[Any], Any]:
 
 
 def fitting(leaf: Leaf, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The value as an array that a leaf can hold, [*shape]; ValueError where numpy would broadcast, cut or wrap it."""
+    """The value as an array that a leaf can hold, [*shape]; ValueError where numpy would broadcast, cut or wrap it.
+
+    Values of discrete kinds have to be in their space, since a policy looks them up at once; boxes are checked later.
+    """
     array = np.asarray(value)
     if array.shape != shape:
         raise ValueError(f"observation {leaf.name!r} has the shape {array.shape}; its space says {shape}")
     if array.dtype != leaf.dtype and leaf.dtype != "float32" and not np.array_equal(array.astype(leaf.dtype), array):
         raise ValueError(f"observation {leaf.name!r} has {array.dtype} values that are no {leaf.dtype}: {array!r}")
+    if leaf.kind != "box" and not _in_range(leaf, array):
+        space = f"{leaf.kind}, n {list(leaf.n) or 2}, start {list(leaf.start) or 0}"
+        raise ValueError(f"observation {leaf.name!r} is {array!r}, outside its space ({space})")
     return array
+
+
+def _in_range(leaf: Leaf, array: np.ndarray) -> bool:
+    if array.shape == ():  # one environment's discrete value: plain numbers are ten times as fast
+        return leaf.start[0] <= int(array) < leaf.start[0] + leaf.n[0]
+    start, n = leaf.start or (0,), leaf.n or (2,)
+    low, size = (np.array(bound).reshape(leaf.shape if len(bound) > 1 else ()) for bound in (start, n))
+    return bool(((array >= low) & (array < low + size)).all())
 
 
 def allocate(space: SpaceSpec, *lead: int) -> dict[str, np.ndarray]:
