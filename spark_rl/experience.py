@@ -97,21 +97,20 @@ class Experience:
         reports = self._collector.collect(self._spec, tasks, weights)
         wall_s = time.perf_counter() - began
         self._order = [report.group for report in sorted(reports, key=lambda report: report.ended_at)]
-        reports = sorted(
-            reports, key=lambda report: report.group
-        )  # a mean's last bits depend on the order of its terms
+        reports = sorted(reports, key=lambda report: report.group)  # a mean's last bits depend on the order
         return Collected(iteration, policy_version, weights, reports, wall_s)
 
     def commit(self, collected: Collected, *, env_steps: int) -> tuple[Commit, dict[str, float]]:
         """Publish and commit; the record, and the iteration's metrics. `env_steps` were committed before it."""
         began = time.perf_counter()
-        commit = self._store.publish(
-            collected.iteration, collected.reports, num_groups=self._spec.num_groups, env_steps=env_steps,
-            wall_s=collected.wall_s, weights_sha256=codec.sha256(collected.weights),
-        )  # fmt: skip
         row = rollout_metrics(collected.reports, wall_s=collected.wall_s,
                               staleness=max(0, collected.iteration - collected.policy_version))  # fmt: skip
-        return commit, row | {"time/rollout_s": collected.wall_s, "time/commit_s": time.perf_counter() - began}
+        row["time/rollout_s"] = collected.wall_s
+        commit = self._store.publish(
+            collected.iteration, collected.reports, num_groups=self._spec.num_groups, env_steps=env_steps,
+            wall_s=collected.wall_s, weights_sha256=codec.sha256(collected.weights), rollout_metrics=row,
+        )  # fmt: skip
+        return commit, row | {"time/commit_s": time.perf_counter() - began}
 
 
 def group_tasks(store: RunStore, iteration: int, policy_version: int, groups: list[int]) -> list[GroupTask]:

@@ -178,7 +178,9 @@ class Trainer:
         """The iteration's commit: the one on disk if a crash came after it, else of rows collected ahead, or now."""
         k = position.iteration
         if self._ahead is None and k in self.store.iterations():
-            return self.store.commit(k)
+            commit = self.store.commit(k)
+            row |= commit.metrics
+            return commit
         ahead, self._ahead = self._ahead, None
         collected = ahead.result() if ahead is not None else self.experience.collect(k, self._acting_version(k))
         commit, metrics = self.experience.commit(collected, env_steps=position.env_steps)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spark_rl import files, metrics
@@ -34,6 +35,7 @@ class Commit:
     wall_s: float  # of the rollout job
     oldest_needed: int  # first iteration that the next one may have to replay: retention keeps it
     merged_from: tuple[FileReport, ...] = ()  # the files that `compact` merged: what the tasks wrote
+    metrics: dict[str, float] = field(default_factory=dict)  # of the rollout: metrics.jsonl is written after learning
 
     @property
     def original_files(self) -> tuple[FileReport, ...]:
@@ -122,7 +124,7 @@ class RunStore:
 
     def publish(
         self, iteration: int, reports: list[GroupReport], *, num_groups: int, weights_sha256: str, env_steps: int,
-        wall_s: float,
+        wall_s: float, rollout_metrics: dict[str, float] | None = None,
     ) -> Commit:  # fmt: skip
         """Check what the tasks left, make it visible, and write the record.
 
@@ -137,7 +139,7 @@ class RunStore:
             self._check(place(table, iteration), wanted)
             if wanted and self.root.has_rename:
                 # A directory here is what a crash left between rename and record: nothing else writes these names.
-                self.root.delete(layout.committed(table, iteration))
+                self._vanish(layout.committed(table, iteration))
                 self.root.rename(layout.staged(table, iteration), layout.committed(table, iteration))
         written = sum(report.rows_written for report in reports)
         commit = Commit(
@@ -152,6 +154,7 @@ class RunStore:
             committed_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             wall_s=round(wall_s, 4),
             oldest_needed=min(report.oldest_needed for report in reports),
+            metrics=rollout_metrics or {},
         )
         self.root.write(layout.commit(iteration), commit.to_json())
         # A speculative twin that is still being killed may write there meanwhile; what stays is swept later.
@@ -176,21 +179,32 @@ class RunStore:
     def sweep(self) -> list[str]:
         """Remove what no commit record covers; the places removed. Called once, before a run begins or goes on."""
         known = set(self.iterations())
-        places = [layout.STAGING] if self.root.exists(layout.STAGING) else []
+        places = []
         for table in layout.TABLES:
             for name in self.root.names(table):
                 iteration = name.removeprefix("iteration=")
                 if iteration.isdigit() and int(iteration) not in known:
                     places.append(f"{table}/{name}")
         for place in places:
-            self.root.delete(place)
+            self._vanish(place)
+        if self.root.exists(layout.STAGING):
+            self.root.delete(layout.STAGING)
+            places.append(layout.STAGING)
         return places
+
+    def _vanish(self, place: str) -> None:
+        """Delete a directory of a table: out of plain readers' sight in one operation, then file by file."""
+        if self.root.has_rename and self.root.exists(place):
+            hidden = f"{layout.STAGING}/{uuid.uuid4().hex}"
+            self.root.rename(place, hidden)
+            place = hidden
+        self.root.delete(place)
 
     def delete_iteration(self, iteration: int) -> None:
         """Forget an iteration's rows: the record first, so that no reader is promised what is going away."""
         self.root.delete(layout.commit(iteration))
         for table in layout.TABLES:
-            self.root.delete(layout.committed(table, iteration))
+            self._vanish(layout.committed(table, iteration))
 
     # -- weights and metrics
 
