@@ -194,12 +194,15 @@ class _Reader:
             case {"ale": text}:
                 return _ale_set(self.new(current), base64.b64decode(text))
             case {"object": attributes, "of": identity}:
-                return self.object(attributes, self.new(_checked(current, identity)))
+                return self.object(attributes, _checked(current, identity))
         raise ValueError(f"a captured state has a part of an unknown kind: {sorted(node)}")
 
     def new(self, value: Any) -> Any:
         self.made.append(value)
         return value
+
+    def used(self, current: Any) -> bool:
+        return any(made is current for made in self.made)
 
     def items(self, nodes: Any, current: Any) -> list[Any]:
         held = list(current) if isinstance(current, (list, tuple, deque)) else []
@@ -220,14 +223,21 @@ class _Reader:
     def generator(self, state: Any, name: str, current: Any) -> Any:
         if name not in _BIT_GENERATORS:
             raise ValueError(f"a captured state names the bit generator {name!r}")
-        if type(current) is not np.random.Generator or type(current.bit_generator).__name__ != name:
+        fits = type(current) is np.random.Generator and type(current.bit_generator).__name__ == name
+        if not fits or self.used(current):
             current = np.random.Generator(getattr(np.random, name)())
         # In place: what draws from this generator without being an attribute goes on drawing from it.
-        self.new(current).bit_generator.state = self.value(state, None)
+        self.new(current)
+        current.bit_generator.state = self.value(state, None)
         return current
 
     def object(self, attributes: dict[str, Any], current: Any) -> Any:
         held = _attributes(current)
+        if self.used(current):  # the copy has one object where the original has two
+            current = type(current).__new__(type(current))
+            for name, value in held.items():
+                setattr(current, name, value)
+        self.new(current)
         for name in held.keys() - attributes.keys():
             delattr(current, name)
         for name, inner in attributes.items():
