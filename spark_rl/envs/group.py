@@ -263,6 +263,8 @@ class NativeGroup:
         else:
             final = {name: values[ended] for name, values in self.observation.items()}
             if len(ended):
+                # Copies, because the reset may clear the environment's own arrays.
+                reward, terminated, truncated = reward.copy(), terminated.copy(), truncated.copy()
                 self.observation = self._leaves(self.env.reset(options={"reset_mask": over})[0], self.num_envs)
         self.episode[ended] += 1
         return Step(reward, terminated, truncated, ended, final)
