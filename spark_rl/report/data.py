@@ -88,4 +88,4 @@ def gather(fetch: Fetch) -> Report:
 
 
 def _useful(figure: Figure, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return rows if any(row[figure.needs] is not None for row in rows) else []
+    return rows if any(row[name] is not None for row in rows for name in figure.needs) else []

@@ -15,8 +15,8 @@ from spark_rl.report.text import count, number, seconds
 class Figure:
     """A figure before its data is known.
 
-    `needs` is the column without which there is nothing to see, and `absent` says why that may be. `draw` gets the rows
-    of `sql`, and `describe` makes of them the sentence that stands for the picture where it cannot be seen.
+    `needs` are the columns of which one has to have a number, or there is nothing to see; `absent` says so. `draw` gets
+    the rows of `sql`, and `describe` makes of them the sentence that stands for the picture where it cannot be seen.
     """
 
     key: str  # unique; name of its PNG
@@ -24,7 +24,7 @@ class Figure:
     title: str
     caption: str
     sql: str
-    needs: str
+    needs: tuple[str, ...]
     absent: str
     draw: Callable[[Rows], Draw]
     describe: Callable[[Rows], str]
@@ -68,8 +68,8 @@ def _learner(column: str, title: str, color: str, unit: str) -> Figure:
         title=title,
         caption=caption[0].upper() + caption[1:] + ".",
         sql=f"SELECT env_steps, learner_{column}\nFROM iterations\nORDER BY iteration",
-        needs=f"learner_{column}",
-        absent="This algorithm does not report it.",
+        needs=(f"learner_{column}",),
+        absent="This run does not report it.",
         draw=lambda rows: plots.line(rows, f"learner_{column}", color=color, unit=unit),
         describe=lambda rows: _from_to(title, rows, f"learner_{column}", "env_steps", "env steps"),
         small=True,
@@ -78,6 +78,8 @@ def _learner(column: str, title: str, color: str, unit: str) -> Figure:
 
 def _from_to(what: str, rows: Rows, name: str, at: str, unit: str) -> str:
     known = [row for row in rows if row[name] is not None]
+    if not known:
+        return f"{what}: no numbers yet."
     first, last = known[0], known[-1]
     return (
         f"{what}: {number(first[name])} at {count(first[at])} {unit}, {number(last[name])} at {count(last[at])} {unit}."
@@ -110,7 +112,7 @@ FIGURES = (
         sql="SELECT env_steps, return_mean, return_p25, return_p75,\n"
         "  evaluation_return_mean, evaluation_return_low, evaluation_return_high\n"
         "FROM learning_curve\nORDER BY iteration",
-        needs="return_mean",
+        needs=("return_mean", "evaluation_return_mean"),
         absent=_NO_EPISODE,
         draw=lambda rows: plots.curve(rows, prefix="return", color="blue", unit="return", evaluations=True),
         describe=_learning,
@@ -124,7 +126,7 @@ FIGURES = (
         sql="SELECT policy_version, num_episodes,\n"
         "  return_p05, return_p25, return_p50, return_p75, return_p95, return_iqm\n"
         "FROM returns_by_policy_version\nORDER BY policy_version",
-        needs="return_p50",
+        needs=("return_p50",),
         absent=_NO_EPISODE,
         draw=lambda rows: plots.boxes(rows, unit="return"),
         describe=lambda rows: _from_to("Median return by version", rows, "return_p50", "policy_version", "(version)"),
@@ -135,7 +137,7 @@ FIGURES = (
         title="Episode length",
         caption="Env steps from reset to end of the episodes that ended in each iteration.",
         sql="SELECT env_steps, length_mean, length_p25, length_p75\nFROM learning_curve\nORDER BY iteration",
-        needs="length_mean",
+        needs=("length_mean",),
         absent=_NO_EPISODE,
         draw=lambda rows: plots.curve(rows, prefix="length", color="teal", unit="env steps an episode"),
         describe=lambda rows: _from_to("Mean episode length", rows, "length_mean", "env_steps", "env steps"),
@@ -154,7 +156,7 @@ FIGURES = (
         sql="SELECT iteration, throughput_env_steps_per_s AS env_steps_per_s,\n"
         "  throughput_rollout_env_steps_per_s AS rollout_env_steps_per_s\n"
         "FROM iterations\nORDER BY iteration",
-        needs="env_steps_per_s",
+        needs=("env_steps_per_s",),
         absent="No iteration is complete yet.",
         draw=plots.speeds,
         describe=lambda rows: _from_to("Env steps per second", rows, "env_steps_per_s", "iteration", "(iteration)"),
@@ -165,7 +167,7 @@ FIGURES = (
         title="Where the time went",
         caption="Wall time of every iteration by what it was spent on.",
         sql=_TIME_SQL,
-        needs="rollout_s",
+        needs=("rollout_s",),
         absent="No iteration is complete yet.",
         draw=lambda rows: plots.stacked(rows, TIME_PARTS),
         describe=_times,

@@ -12,7 +12,7 @@ from spark_rl.report import data, html, pictures
 from spark_rl.report.data import Report
 from spark_rl.report.figures import Figure
 from spark_rl.report.plots import Rows
-from spark_rl.report.text import count, number, seconds, size
+from spark_rl.report.text import count, counted, number, seconds, size
 
 # A lineage of thousands of versions is for SQL; the page shows both of its ends.
 _LINEAGE_FIRST, _LINEAGE_LAST = 5, 20
@@ -41,7 +41,7 @@ def _title(report: Report) -> str:
     run = report.run
     if run["behavior"] is None:
         return f"{run['algorithm'].upper()} on {run['env_id']}"
-    return f"Experience of {json.loads(run['behavior'])['policy']} in {run['env_id']}"
+    return f"{run['env_id']}, collected by {json.loads(run['behavior'])['policy']}"
 
 
 def _header(report: Report, title: str, config: dict[str, Any]) -> str:
@@ -62,15 +62,16 @@ def _headline(report: Report) -> str:
         best = ("Greedy evaluation", "–", "none yet")
     else:
         interval = f"95 % interval {number(found['return_low'])} to {number(found['return_high'])}"
-        episodes = f"{count(found['num_episodes'])} episodes of policy version {found['policy_version']}"
+        episodes = f"{counted(found['num_episodes'], 'episode')} of policy version {found['policy_version']}"
         best = (
             "Greedy evaluation",
             number(found["return_mean"]),
             f"mean return, {interval}, {episodes}",
         )
+    volume = f"{counted(head['num_episodes'], 'episode')}, {size(head['size_bytes'])}"
     cards = [
         best,
-        ("Env steps", count(head["env_steps"]), f"{count(head['num_episodes'])} episodes, {size(head['size_bytes'])}"),
+        ("Env steps", count(head["env_steps"]), volume),
         ("Wall time", seconds(head["wall_s"]), "collecting, learning, evaluating; without Spark's start"),
         ("Env steps per second", count(head["env_steps_per_s"]), "over that wall time"),
     ]
@@ -103,7 +104,10 @@ def _exactly_once(report: Report) -> str:
 
 def _figures(report: Report) -> list[str]:
     sections = []
-    for name, members in groupby(report.figures, key=lambda item: item[0].section):
+    for name, group in groupby(report.figures, key=lambda item: item[0].section):
+        members = list(group)
+        if not any(rows for _, rows in members) and all(figure.small for figure, _ in members):
+            continue  # a collection has no learner
         drawn = [(figure.small, _figure(figure, rows)) for figure, rows in members]
         large = "".join(text for small, text in drawn if not small)
         small = "".join(text for small, text in drawn if small)

@@ -37,13 +37,14 @@ def curve(rows: Rows, *, prefix: str, color: str, unit: str, evaluations: bool =
         steps = values(rows, "env_steps")
         mean, low, high = (values(rows, f"{prefix}_{part}") for part in ("mean", "p25", "p75"))
         known = np.isfinite(mean)  # an iteration in which no episode ended is bridged, not a gap: it says nothing
-        steps_known = steps[known]
-        axes.fill_between(steps_known, low[known], high[known], color=COLORS[color], alpha=0.18, linewidth=0,
-                          label="middle half of the episodes")  # fmt: skip
-        axes.plot(steps_known, mean[known], color=COLORS[color], marker="o" if known.sum() == 1 else None,
-                  label="mean of the episodes that ended")  # fmt: skip
+        if known.any():
+            axes.fill_between(steps[known], low[known], high[known], color=COLORS[color], alpha=0.18, linewidth=0,
+                              label="middle half of the episodes")  # fmt: skip
+            axes.plot(steps[known], mean[known], color=COLORS[color], marker="o" if known.sum() == 1 else None,
+                      label="mean of the episodes that ended")  # fmt: skip
         if evaluations:
             _evaluations(axes, rows, steps)
+        axes.set_xlim(0, steps.max() * 1.02)
         _legend(figure, axes, shape)
 
     return draw
@@ -63,8 +64,8 @@ def boxes(rows: Rows, *, unit: str) -> Draw:
 
     def draw(figure: Figure, shape: Shape) -> None:
         axes = _axes(figure, shape, "policy version", unit)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6 if shape.narrow else 12))
         version = values(rows, "policy_version")
+        _whole_numbers(axes, shape, version)
         p05, p25, p50, p75, p95 = (values(rows, f"return_p{part}") for part in ("05", "25", "50", "75", "95"))
         many = len(rows) > _BOXES
         if many:
@@ -87,9 +88,10 @@ def line(rows: Rows, name: str, *, color: str, unit: str) -> Draw:
 
     def draw(figure: Figure, shape: Shape) -> None:
         axes = _axes(figure, shape, "env steps", unit)
-        number = values(rows, name)
+        steps, number = values(rows, "env_steps"), values(rows, name)
         single = np.isfinite(number).sum() == 1
-        axes.plot(values(rows, "env_steps"), number, color=COLORS[color], marker="o" if single else None)
+        axes.set_xlim(0, steps.max() * 1.02)
+        axes.plot(steps, number, color=COLORS[color], marker="o" if single else None)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
     return draw
@@ -100,7 +102,7 @@ def speeds(rows: Rows) -> Draw:
 
     def draw(figure: Figure, shape: Shape) -> None:
         axes = _axes(figure, shape, "iteration", "env steps/s")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6 if shape.narrow else 12))
+        _whole_numbers(axes, shape, values(rows, "iteration"))
         for name, color, label in (
             ("rollout_env_steps_per_s", "teal", "while collecting"),
             ("env_steps_per_s", "blue", "the whole loop: collecting, learning, evaluating"),
@@ -124,8 +126,8 @@ def stacked(rows: Rows, parts: dict[str, tuple[str, str]]) -> Draw:
 
     def draw(figure: Figure, shape: Shape) -> None:
         axes = _axes(figure, shape, "iteration", "s an iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6 if shape.narrow else 12))
         iteration = values(rows, "iteration")
+        _whole_numbers(axes, shape, iteration)
         bins = np.array_split(np.arange(len(rows)), min(len(rows), _BARS[shape.layout]))
         center = np.array([iteration[inside].mean() for inside in bins])
         width = 0.82 * (np.median(np.diff(center)) if len(center) > 1 else 1.0)
@@ -150,6 +152,14 @@ def _axes(figure: Figure, shape: Shape, x_label: str, y_label: str) -> Axes:
     axes.yaxis.set_major_formatter(FuncFormatter(compact))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if shape.narrow else 10))
     return axes
+
+
+def _whole_numbers(axes: Axes, shape: Shape, numbers: np.ndarray) -> None:
+    """An axis of versions or iterations. A single one stands in the middle, as wide as one of six."""
+    room = max(0.6, 3.0 - (numbers.max() - numbers.min()) / 2)
+    axes.set_xlim(numbers.min() - room, numbers.max() + room)
+    steps = MaxNLocator(integer=True, nbins=6 if shape.narrow else 12).tick_values(numbers.min(), numbers.max())
+    axes.set_xticks([step for step in steps if numbers.min() <= step <= numbers.max() and step == round(step)])
 
 
 def _legend(figure: Figure, axes: Axes, shape: Shape) -> None:

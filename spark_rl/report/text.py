@@ -19,6 +19,11 @@ def count(value: float | None) -> str:
     return "–" if value is None else f"{int(value):,}"
 
 
+def counted(value: float | None, thing: str) -> str:
+    """1 episode; 12,345 episodes; – episodes."""
+    return f"{count(value)} {thing}{'' if value == 1 else 's'}"
+
+
 def seconds(value: float | None) -> str:
     """A duration: 0.42 s, 12.3 s, 3 min 20 s, 2 h 05 min; an en dash for NULL."""
     if value is None:

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_rl import metrics
 from spark_rl.data.store import Commit, RunStore
+from spark_rl.files import redact
 from spark_rl.schema import layout
 from spark_rl.sql.runs import Run
 
@@ -119,7 +120,7 @@ def runs(spark: SparkSession, opened: Sequence[Run]) -> DataFrame:
             run.description["config"]["env"]["id"],
             run.description["config"]["algorithm"]["name"],
             run.description["seed"],
-            json.dumps(run.description["behavior"]) if "behavior" in run.description else None,
+            _behavior(run.description.get("behavior")),
             json.dumps(run.description["config"]),
             run.description["config_sha256"],
             run.description["versions"],
@@ -127,6 +128,13 @@ def runs(spark: SparkSession, opened: Sequence[Run]) -> DataFrame:
         for run in opened
     ]
     return spark.createDataFrame(rows, _RUNS)
+
+
+def _behavior(described: dict[str, Any] | None) -> str | None:
+    """JSON of what collected; its policy may be a URI with credentials."""
+    if described is None:
+        return None
+    return json.dumps({name: redact(value) if isinstance(value, str) else value for name, value in described.items()})
 
 
 def _time(text: str) -> datetime:
