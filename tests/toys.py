@@ -90,7 +90,7 @@ class ScriptedVector(VectorEnv[Any, Any, Any]):
         ends = np.array([self.t[i] == self.length(i, self.ordinal[i]) for i in range(self.num_envs)]) & ~resets
         cut = np.array([self.truncates(i, self.ordinal[i]) for i in range(self.num_envs)])
         self.begin(resets)
-        self.over = ends
+        self.over = ends.copy()
         info: dict[str, Any] = {}
         if self.mode is AutoresetMode.SAME_STEP and ends.any():
             final = np.full(self.num_envs, None, object)
