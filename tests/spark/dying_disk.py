@@ -1,4 +1,4 @@
-"""A local file system that ends the process's access at a chosen operation: SIGKILL at every instant, in milliseconds."""
+"""A local file system that fails for good at a chosen operation: SIGKILL at every instant, in milliseconds."""
 
 from __future__ import annotations
 
