@@ -1,5 +1,6 @@
 """Fewer files and fewer iterations; never a wrong count, whenever one looks or crashes."""
 
+import contextlib
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -110,10 +111,8 @@ def test_a_crash_anywhere_is_finished_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(Root, operation, fail)
-        try:
+        with contextlib.suppress(OSError):
             compact.compact_iteration(store, 1)
-        except OSError as error:
-            assert str(error) == "power is gone"
     assert table(store).num_rows == before.num_rows  # a plain read in between is never wrong
     compact.finish(store)
     store.sweep()
