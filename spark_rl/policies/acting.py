@@ -39,6 +39,10 @@ class ActingPolicy(Protocol):
 def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
     """The policy that `weights` (safetensors, see `weights.encode`) hold; torch is imported for a CNN only."""
     tensors = decode(weights)
+    if spec.kind == "tabular":
+        from spark_rl.policies.tabular import TabularActing
+
+        return TabularActing(spec, tensors)
     if spec.kind != "actor_critic":
         from spark_rl.policies.fixed import ScriptedActing, UniformActing
 
@@ -47,7 +51,18 @@ def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
         from spark_rl.policies.acting_torch import CNNActing
 
         return CNNActing(spec, tensors)
+    if spec.recurrent:
+        from spark_rl.policies.recurrent import RecurrentActing
+
+        return RecurrentActing(spec, tensors)
     return MLPActing(spec, tensors)
+
+
+def in_group(policy: ActingPolicy, group: int, num_groups: int) -> ActingPolicy:
+    """The policy as one group acts with it: a policy that has a method `in_group` explores otherwise in each."""
+    bind = getattr(policy, "in_group", None)
+    found: ActingPolicy = policy if bind is None else bind(group, num_groups)
+    return found
 
 
 class FeedForward:

@@ -15,7 +15,7 @@ import numpy as np
 from spark_rl import files, seeding
 from spark_rl.envs.group import Group, SyncGroup, make_group
 from spark_rl.errors import RunError
-from spark_rl.policies.acting import ActingPolicy, load_acting
+from spark_rl.policies.acting import ActingPolicy, in_group, load_acting
 from spark_rl.policies.weights import sha256
 from spark_rl.rollout import writer
 from spark_rl.rollout.check import check
@@ -74,7 +74,7 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
     began = time.perf_counter()
     root = files.open_root(spec.run_uri)
     output = files.open_root(spec.output_uri) if spec.output_uri else root
-    policy = policy_for(spec, weights)
+    policy = in_group(policy_for(spec, weights), task.group, spec.num_groups)
     group, cursor, source, replayed = _position(spec, task, root, policy)
     prepared = time.perf_counter()
     rows = _collect(spec, task, group, cursor, policy)
