@@ -11,6 +11,7 @@ import typer
 
 from spark_rl import __version__
 from spark_rl.cli.audit import audit
+from spark_rl.cli.benchmark import benchmark
 from spark_rl.cli.collect import collect
 from spark_rl.cli.compact import compact
 from spark_rl.cli.evaluate import evaluate
@@ -20,7 +21,7 @@ from spark_rl.cli.train import train
 from spark_rl.errors import SparkRLError
 
 # A verb is a file with one function, and a line here.
-VERBS = (train, evaluate, collect, audit, compact, sql, report)
+VERBS = (train, evaluate, collect, audit, compact, sql, report, benchmark)
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
