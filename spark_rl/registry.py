@@ -9,6 +9,12 @@ ALGORITHMS = {
     "ppo": "spark_rl.algorithms.ppo:PPO",
 }
 
+# Sections [algorithm] that live in a module without torch: a mistake in a config is told before torch is imported, and
+# torch is imported while the executors' workers start. An algorithm that is not here has its Config in its own file.
+CONFIGS = {
+    "ppo": "spark_rl.algorithms.ppo_config:PPOConfig",
+}
+
 
 def load(name: str) -> Any:
     """The algorithm class of that name; its module is imported now, and not before.
@@ -17,5 +23,14 @@ def load(name: str) -> Any:
     """
     if name not in list(ALGORITHMS):  # a list, because what a file calls a name may not be hashable
         raise UserError("algorithm.name", repr(name), f"one of: {', '.join(sorted(ALGORITHMS))}", "correct the name")
-    module, attribute = ALGORITHMS[name].split(":")
+    return _attribute(ALGORITHMS[name])
+
+
+def config_model(name: str) -> Any:
+    """The pydantic model of the algorithm's section; raises UserError as `load` does."""
+    return _attribute(CONFIGS[name]) if name in list(CONFIGS) else load(name).Config
+
+
+def _attribute(place: str) -> Any:
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
