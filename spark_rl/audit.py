@@ -14,6 +14,7 @@ from typing import Any
 
 from spark_rl import builder, checkpoint
 from spark_rl.config import RunConfig
+from spark_rl.data.batch import Batch
 from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.errors import RunError, UserError
@@ -131,15 +132,18 @@ def _updates(
     """
     last = chosen[-1]
     learner = builder.learner(config, policy)
+
+    def read(k: int) -> Batch:
+        return read_iteration(store.root, store.commit(k), policy.observation, policy.action)
+
     found = checkpoint.newest(store.root, [k for k in store.iterations() if k < chosen[0]])
     first = 0
     if found is not None:
-        learner.load(found.state_tensors, found.state_scalars)
+        learner.load(found.state_tensors, found.state_scalars, read)
         first = found.iteration + 1
     versions = []
     for k in range(first, last + 1):
-        batch = read_iteration(store.root, store.commit(k), policy.observation, policy.action)
-        learner.update(batch, iteration=k, progress=k / config.num_iterations)
+        learner.update(read(k), iteration=k, progress=k / config.num_iterations)
         got = codec.sha256(codec.encode(learner.weights()))
         wanted = codec.sha256(store.read_weights(k + 1))
         if got != wanted:

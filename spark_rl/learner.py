@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,12 @@ PRECISIONS = ("auto", "off", "bfloat16")
 
 
 class Algorithm(Protocol):
-    """What learns: an object that turns batches into weights. Its `Config` is the section [algorithm]."""
+    """What learns: an object that turns batches into weights. Its `Config` is the section [algorithm].
+
+    One that learns from older iterations too has a property `window`, the iterations that its next update may use, and
+    `recall(batch, iteration=)`: after `load_state_dict` it is given every iteration of its window again, in order. So
+    the rows are stored once, in the dataset, and not in checkpoints.
+    """
 
     def update(self, batch: Batch, *, iteration: int, progress: float) -> dict[str, float]:
         """Learns from one iteration's rows; returns metrics named in `metrics.NAMES`."""
@@ -103,9 +108,16 @@ class Learner:
         """The algorithm's state as a safetensors file and a JSON text."""
         return pack_state(self.algorithm.state_dict())
 
-    def load(self, tensors: bytes, scalars: str) -> None:
-        """Inverse of `save`."""
+    def load(self, tensors: bytes, scalars: str, read: Callable[[int], Batch]) -> None:
+        """Inverse of `save`; `read` gives a committed iteration's rows, for an algorithm that needs older ones."""
         self.algorithm.load_state_dict(unpack_state(tensors, scalars))
+        for iteration in self.window:
+            self.algorithm.recall(read(iteration), iteration=iteration)  # type: ignore[attr-defined]
+
+    @property
+    def window(self) -> list[int]:
+        """Committed iterations that the next update may use, ascending; they must stay in the dataset."""
+        return list(getattr(self.algorithm, "window", []))
 
 
 def resolve_device(name: str) -> torch.device:

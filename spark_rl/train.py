@@ -17,6 +17,7 @@ from typing import Any
 from spark_rl import builder, checkpoint
 from spark_rl.config import RunConfig, difference
 from spark_rl.data import compact
+from spark_rl.data.batch import Batch
 from spark_rl.data.reader import read_iteration
 from spark_rl.data.store import Commit, RunStore
 from spark_rl.errors import UserError
@@ -112,9 +113,15 @@ class Trainer:
         if found is None:
             self.store.keep_metrics(0)
             return _Position(iteration=0, env_steps=0, finished="")
-        self.learner.load(found.state_tensors, found.state_scalars)
+        self.learner.load(found.state_tensors, found.state_scalars, self._read)
         self.store.keep_metrics(found.iteration + 1)
         return _Position(iteration=found.iteration + 1, env_steps=found.env_steps, finished=found.finished)
+
+    def _read(self, iteration: int) -> Batch:
+        """The rows of a committed iteration."""
+        return read_iteration(
+            self.store.root, self.store.commit(iteration), self.policy.observation, self.policy.action
+        )
 
     def run(self) -> dict[str, Any]:
         """All iterations that are left. What it returns is the run's summary."""
@@ -147,6 +154,7 @@ class Trainer:
         read_began = time.perf_counter()
         batch = read_iteration(self.store.root, commit, self.policy.observation, self.policy.action)
         row["time/read_s"] = time.perf_counter() - read_began
+        window = self.learner.window  # what the checkpoint before this one would have to be given again
         learn_began = time.perf_counter()
         row |= self.learner.update(batch, iteration=k, progress=k / self.config.num_iterations)
         row["time/learn_s"] = time.perf_counter() - learn_began
@@ -162,7 +170,8 @@ class Trainer:
         state.save(self.store.root)
         checkpoint.prune(self.store.root, _CHECKPOINTS_KEPT)
         if self.config.store.keep_iterations:
-            compact.retire(self.store, commit, keep=self.config.store.keep_iterations)
+            needed = k + 1 - min([k, *window])
+            compact.retire(self.store, commit, keep=max(self.config.store.keep_iterations, needed))
         self.progress.iteration(k, row)
 
     def _publish_weights(self, version: int) -> bytes:

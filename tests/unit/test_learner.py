@@ -59,7 +59,7 @@ def test_save_and_load_go_on_to_the_same_bits() -> None:
     for learner in (undisturbed, killed):
         learner.update(make_batch(), iteration=0, progress=0.0)
     tensors, scalars = killed.save()
-    restored.load(tensors, scalars)
+    restored.load(tensors, scalars, read=lambda k: pytest.fail(f"PPO asked for iteration {k}"))
     json.loads(scalars)
     for learner in (undisturbed, restored):
         learner.update(make_batch(2.0), iteration=1, progress=0.5)
