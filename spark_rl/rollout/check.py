@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from spark_rl.envs.group import Group
+from spark_rl.envs.group import Group, SyncGroup
 from spark_rl.errors import RunError
 from spark_rl.rollout.episodes import Places
 from spark_rl.rollout.fragment import Rows
@@ -19,29 +19,30 @@ def check(rows: Rows, places: Places, space: SpaceSpec, group: Group, env_id: st
     Bounds of boxes are not enforced: many well-known environments leave theirs by a little (CartPole's last
     observation does), and a learner does not depend on them. Shapes were enforced when the values were recorded.
     """
+
+    def fail(row: int, got: str, wanted: str) -> NoReturn:
+        env, episode = int(places.env[row]), int(places.ordinal[row])
+        seed = group.episode_seed(env, episode) if isinstance(group, SyncGroup) else "the vector environment's own"
+        raise RunError(
+            where=f"environment {env_id} number {first_env + env}, episode {episode} (seed {seed}), "
+            f"step {places.t[row]}, action {rows.action[row]!r}",
+            got=got, wanted=wanted, todo="mend the environment; everything committed stays readable",
+        )  # fmt: skip
+
     bad = ~np.isfinite(rows.reward)
     if bad.any():
-        _fail(
-            int(bad.argmax()),
-            f"reward {rows.reward[bad][0]}",
-            "a finite reward",
-            rows,
-            places,
-            group,
-            env_id,
-            first_env,
-        )
+        fail(int(bad.argmax()), f"reward {rows.reward[bad][0]}", "a finite reward")
     for leaf in space.leaves:
         name = f"observation {leaf.name!r}" if leaf.name else "observation"
         row = _first_bad(leaf, rows.observation[leaf.name])
         if row >= 0:
             value = rows.observation[leaf.name][row]
-            _fail(row, f"{name} {value!r}", _wanted(leaf), rows, places, group, env_id, first_env)
+            if row and places.env[row - 1] == places.env[row] and places.t[row]:  # the step before returned it
+                fail(row - 1, f"next {name} {value!r}", _wanted(leaf))
+            fail(row, f"{name} {value!r}", _wanted(leaf))
         last = _first_bad(leaf, rows.final_observation[leaf.name])
         if last >= 0:
-            value = rows.final_observation[leaf.name][last]
-            row = int(rows.last_row[last])
-            _fail(row, f"next {name} {value!r}", _wanted(leaf), rows, places, group, env_id, first_env)
+            fail(int(rows.last_row[last]), f"next {name} {rows.final_observation[leaf.name][last]!r}", _wanted(leaf))
 
 
 def _first_bad(leaf: Leaf, values: np.ndarray) -> int:
@@ -62,16 +63,3 @@ def _wanted(leaf: Leaf) -> str:
     if leaf.kind == "box":
         return "finite numbers"
     return f"a value of its {leaf.kind} space (n {list(leaf.n) or 2}, start {list(leaf.start) or 0})"
-
-
-def _fail(
-    row: int, got: str, wanted: str, rows: Rows, places: Places, group: Group, env_id: str, first_env: int
-) -> NoReturn:
-    env = int(places.env[row])
-    episode = int(places.ordinal[row])
-    seed = group.episode_seed(env, episode) if hasattr(group, "episode_seed") else "the vector environment's own"
-    raise RunError(
-        where=f"environment {env_id} number {first_env + env}, episode {episode} (seed {seed}), step {places.t[row]}, "
-        f"action {rows.action[row]!r}",
-        got=got, wanted=wanted, todo="mend the environment; everything committed stays readable",
-    )  # fmt: skip

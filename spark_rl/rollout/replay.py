@@ -13,12 +13,13 @@ from spark_rl.envs.group import SyncGroup
 from spark_rl.errors import RunError
 from spark_rl.files import Root
 from spark_rl.rollout.cursor import Cursor
+from spark_rl.rollout.deadline import Rearm
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
 from spark_rl.rollout.writer import env_indices, episode_ids
 from spark_rl.schema import codec, layout
 
 
-def replay(group: SyncGroup, spec: RolloutSpec, task: GroupTask, cursor: Cursor, root: Root) -> int:
+def replay(group: SyncGroup, spec: RolloutSpec, task: GroupTask, cursor: Cursor, root: Root, arm: Rearm) -> int:
     """Take a new group to the cursor's position; the number of env steps it took.
 
     Every observation is compared with the stored one. Raises RunError with the step at which an environment first
@@ -29,11 +30,12 @@ def replay(group: SyncGroup, spec: RolloutSpec, task: GroupTask, cursor: Cursor,
     episode_id = episode_ids(env_indices(spec, task, np.arange(spec.envs_per_group)), carried.episode)
     stored = _stored(task, cursor, root) if (cursor.t > 0).any() else None
     for i in range(spec.envs_per_group):
+        arm()
         group.reset(i)
         if cursor.t[i]:
             assert stored is not None
             rows = stored.filter(pc.equal(stored["episode_id"], int(episode_id[i])))
-            _live_again(group, i, rows, cursor, spec)
+            _live_again(group, i, rows, cursor, spec, arm)
     return int(cursor.t.sum())
 
 
@@ -48,13 +50,14 @@ def _stored(task: GroupTask, cursor: Cursor, root: Root) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _live_again(group: SyncGroup, i: int, rows: pa.Table, cursor: Cursor, spec: RolloutSpec) -> None:
+def _live_again(group: SyncGroup, i: int, rows: pa.Table, cursor: Cursor, spec: RolloutSpec, arm: Rearm) -> None:
     length = int(cursor.t[i])
     if rows.num_rows != length or rows["t"].to_numpy().tolist() != list(range(length)):
         raise _differs(group, i, rows.num_rows, spec, f"{rows.num_rows} stored steps", f"{length}, as the cursor says")
     observations = codec.decode_space(spec.policy.observation, rows["observation"])
     actions = codec.decode_space(spec.policy.action, rows["action"])[""]
     for t, action in enumerate(actions):
+        arm()
         _compare(group, i, t, {name: values[t] for name, values in observations.items()}, spec)
         _, terminated, truncated = group.advance(i, action)
         if terminated or truncated:

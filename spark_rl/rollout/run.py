@@ -20,7 +20,7 @@ from spark_rl.policies.weights import sha256
 from spark_rl.rollout import writer
 from spark_rl.rollout.check import check
 from spark_rl.rollout.cursor import Cursor
-from spark_rl.rollout.deadline import deadline
+from spark_rl.rollout.deadline import Rearm, deadline
 from spark_rl.rollout.episodes import locate
 from spark_rl.rollout.fragment import Recorder, Rows
 from spark_rl.rollout.replay import replay
@@ -75,7 +75,9 @@ def run_group(spec: RolloutSpec, task: GroupTask, weights: bytes, *, attempt: in
     root = files.open_root(spec.run_uri)
     output = files.open_root(spec.output_uri) if spec.output_uri else root
     policy = in_group(policy_for(spec, weights), task.group, spec.num_groups)
-    group, cursor, source, replayed = _position(spec, task, root, policy)
+    with deadline(spec.deadline_s, f"{_name(spec, task)}, before its first step") as arm:
+        arm()
+        group, cursor, source, replayed = _position(spec, task, root, policy, arm)
     prepared = time.perf_counter()
     rows = _collect(spec, task, group, cursor, policy)
     places, episodes = locate(rows, cursor, task.iteration, task.policy_version, cut=spec.carry == "cut")
@@ -128,7 +130,7 @@ def _keep(spec: RolloutSpec, task: GroupTask, group: Group, cursor: FileReport) 
 
 
 def _position(
-    spec: RolloutSpec, task: GroupTask, root: files.Root, policy: ActingPolicy
+    spec: RolloutSpec, task: GroupTask, root: files.Root, policy: ActingPolicy, arm: Rearm
 ) -> tuple[Group, Cursor, str, int]:
     """The group where the cursor says it stands: live, restored, replayed or begun; and how it got there."""
     live = _groups.take(spec.run_id, task.group)
@@ -159,8 +161,12 @@ def _position(
         group.resume(cursor.carried)
     elif source == "replay":
         assert isinstance(group, SyncGroup)
-        replayed = replay(group, spec, task, cursor, root)
+        replayed = replay(group, spec, task, cursor, root, arm)
     return group, cursor, source, replayed
+
+
+def _name(spec: RolloutSpec, task: GroupTask) -> str:
+    return f"environment {spec.env.id}, group {task.group}, iteration {task.iteration}"
 
 
 def _make(spec: RolloutSpec, task: GroupTask) -> Group:
@@ -194,7 +200,7 @@ def _collect(spec: RolloutSpec, task: GroupTask, group: Group, cursor: Cursor, p
     state = cursor.state
     recorder = Recorder(group, spec.policy.observation, spec.policy.action, spec.steps_per_env,
                         0 if initial is None else initial.shape[1])  # fmt: skip
-    with deadline(spec.deadline_s, f"environment {spec.env.id}, group {task.group}, iteration {task.iteration}") as arm:
+    with deadline(spec.deadline_s, _name(spec, task)) as arm:
         for s in range(spec.steps_per_env):
             arm()
             reset = group.pending
