@@ -69,6 +69,8 @@ def policy_spec(config: RunConfig, env: EnvPlan) -> PolicySpec:
         activation=config.policy.activation,
         normalize_observation=config.policy.normalize_observation,
         log_std_init=config.policy.log_std_init,
+        recurrent=config.policy.recurrent,
+        recurrent_size=config.policy.recurrent_size,
     )
 
 

@@ -80,6 +80,8 @@ class Policy(Section):
     activation: Literal["tanh", "relu"] = "tanh"
     normalize_observation: bool = False  # running mean and variance; they travel with the weights
     log_std_init: float = 0.0  # natural log of the initial standard deviation, box actions only
+    recurrent: Literal["", "lstm", "gru"] = ""  # a memory after the layers; actor and critic then share both
+    recurrent_size: PositiveInt = 64  # units of the memory
 
 
 class Learner(Section):

@@ -1,4 +1,4 @@
-"""What the tests of the data's path share: small specs, weights without torch, and a driver's loop without a learner."""
+"""What the tests of the data's path share: small specs, weights without torch, a driver's loop without a learner."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,20 @@ def rollout_spec(uri: Path | str, env: EnvSpec | EnvPlan, **options: Any) -> Rol
 
 
 def weights_for(policy: PolicySpec, version: int = 0) -> bytes:
-    """Random weights of an MLP actor, another set for every version."""
+    """Random weights of an MLP's actor or of a policy with a memory, another set for every version."""
     rng = np.random.default_rng(version)
     leaf = policy.action.only
     outputs = leaf.size if leaf.kind == "box" else sum(leaf.n)
     sizes = [Features(policy.observation, images=False).size, *policy.hidden]
-    names = [f"actor.{i}" for i in range(len(policy.hidden))] + ["actor.head"]
+    tower = "trunk" if policy.recurrent else "actor"
+    layers = [(f"{tower}.{i}", *pair) for i, pair in enumerate(pairwise(sizes))]
     tensors = {}
-    for name, size_in, size_out in zip(names, sizes, [*policy.hidden, outputs], strict=True):
+    if policy.recurrent:
+        units, gates = policy.recurrent_size, {"lstm": 4, "gru": 3}[policy.recurrent]
+        for name, shape in (("weight_ih", (sizes[-1],)), ("weight_hh", (units,)), ("bias_ih", ()), ("bias_hh", ())):
+            tensors[f"core.{name}"] = rng.normal(0, 0.5, (gates * units, *shape)).astype(np.float32)
+        sizes.append(units)
+    for name, size_in, size_out in [*layers, ("actor.head", sizes[-1], outputs)]:
         tensors[f"{name}.weight"] = rng.normal(0, 1 / math.sqrt(size_in), (size_out, size_in)).astype(np.float32)
         tensors[f"{name}.bias"] = np.zeros(size_out, np.float32)
     if leaf.kind == "box":
@@ -79,7 +86,9 @@ def collect(
 
 def hashes(uri: Path | str, *tables: str) -> dict[str, str]:
     """Path inside the run -> sha256, for every file of the tables."""
-    files = [path for table in tables or layout.TABLES for path in sorted(Path(uri, table).rglob("*")) if path.is_file()]
+    files = [
+        path for table in tables or layout.TABLES for path in sorted(Path(uri, table).rglob("*")) if path.is_file()
+    ]
     return {str(path.relative_to(uri)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

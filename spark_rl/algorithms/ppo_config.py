@@ -37,6 +37,9 @@ class PPOConfig(BaseModel):
     )
     normalize_advantage: bool = Field(True, description="zero mean and unit deviation in every minibatch")
     normalize_return: bool = Field(False, description="divide rewards by the running deviation of the return")
+    sequence_length: int = Field(
+        16, ge=1, description="env steps that a gradient goes back through a recurrent policy's memory"
+    )
     adam_eps: float = Field(1e-5, gt=0.0, description="Adam's epsilon; OpenAI baselines' value, torch's is 1e-8")
 
 

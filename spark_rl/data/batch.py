@@ -29,6 +29,7 @@ class Batch:
     env_index: np.ndarray  # int32 [N], unique in the run
     last_row: np.ndarray  # int64 [M], ascending
     final_observation: dict[str, np.ndarray]  # leaf name -> [M, *shape]
+    state: np.ndarray | None = None  # float32 [N, S], the policy's state before the step; recurrent policies only
 
     @property
     def num_rows(self) -> int:

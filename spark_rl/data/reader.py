@@ -52,7 +52,13 @@ def to_batch(table: pa.Table, observation: SpaceSpec, action: SpaceSpec) -> Batc
         env_index=_column(table, "env_index"),
         last_row=last_row,
         final_observation=final,
+        state=_states(table["state"]) if "state" in table.column_names else None,
     )
+
+
+def _states(column: pa.ChunkedArray) -> np.ndarray:
+    """[N, S] from a column of lists of S numbers."""
+    return np.concatenate([chunk.flatten().to_numpy().reshape(len(chunk), -1) for chunk in column.chunks])
 
 
 def _column(table: pa.Table, name: str) -> np.ndarray:

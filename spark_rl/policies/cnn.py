@@ -11,14 +11,13 @@ from torch.nn import functional
 
 from spark_rl.errors import UserError
 from spark_rl.policies.networks import (
-    HEAD_GAIN,
     HIDDEN_GAIN,
-    Network,
+    AutogradNetwork,
+    Memory,
     Output,
     Parameter,
-    Slopes,
     features_of,
-    num_params,
+    head_parameters,
 )
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf
@@ -26,7 +25,7 @@ from spark_rl.schema.spaces import Leaf
 CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # output channels, kernel side, stride; pixels
 
 
-class NatureCNN(Network):
+class NatureCNN(AutogradNetwork):
     """`encoder.{leaf}.{i}.weight`, then `trunk.{i}.weight`, `actor.head.*`, `critic.head.*`."""
 
     def __init__(self, spec: PolicySpec, *, seed: int, device: torch.device) -> None:
@@ -42,34 +41,19 @@ class NatureCNN(Network):
                 parameters.append(Parameter(f"encoder.{number}.{i}.weight", (units, channels, side, side), HIDDEN_GAIN))
                 parameters.append(Parameter(f"encoder.{number}.{i}.bias", (units,)))
                 channels = units
-            size += _encoded_size(leaf)
+            size += encoded_size(leaf)
         for i, units in enumerate(spec.hidden):
             parameters.append(Parameter(f"trunk.{i}.weight", (units, size), HIDDEN_GAIN))
             parameters.append(Parameter(f"trunk.{i}.bias", (units,)))
             size = units
-        for tower, units in (("actor", num_params(spec)), ("critic", 1)):
-            parameters.append(Parameter(f"{tower}.head.weight", (units, size), HEAD_GAIN[tower]))
-            parameters.append(Parameter(f"{tower}.head.bias", (units,)))
-        super().__init__(spec, parameters, seed=seed, device=device)
-        # Leaves of the graph that share the flat vector's memory: autograd then needs no scatter into it.
-        self._named = self.views(self.flat)
-        self._log_std = self._named.pop("log_std", None)  # no part of the graph: its slope comes from the algorithm
-        for view in self._named.values():
-            view.requires_grad_()
+        super().__init__(spec, [*parameters, *head_parameters(spec, size)], seed=seed, device=device)
 
-    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
+    def __call__(
+        self, features: Tensor, images: list[Tensor], *, memory: Memory | None = None, learn: bool = False
+    ) -> Output:
         """See Network; the backward pass is autograd's."""
         with torch.set_grad_enabled(learn):
             return self._forward(features, images)
-
-    def backward(self, output: Output, slopes: Slopes) -> Tensor:
-        """See Network."""
-        parts = torch.autograd.grad(
-            [output.params, output.value], list(self._named.values()), [slopes.params, slopes.value]
-        )
-        if slopes.log_std is not None:
-            parts = (*parts, slopes.log_std)  # the last parameter
-        return torch.cat([part.flatten() for part in parts], out=self.gradient)
 
     def _forward(self, features: Tensor, images: list[Tensor]) -> Output:
         parts = [features]
@@ -81,14 +65,9 @@ class NatureCNN(Network):
             parts.append(x.flatten(1))
         x = torch.cat(parts, dim=1)
         for i in range(self._num_layers):
-            x = self._linear(f"trunk.{i}", x)
+            x = self.linear(f"trunk.{i}", x)
             x = x.tanh() if self._tanh else x.relu()
-        # Under bfloat16 autocast the heads' outputs come back as float32, which probabilities need.
-        params, value = self._linear("actor.head", x).float(), self._linear("critic.head", x).float()
-        return Output(params, self._log_std, value.squeeze(1))
-
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        return functional.linear(x, self._named[f"{name}.weight"], self._named[f"{name}.bias"])
+        return self.heads(x)
 
 
 def image_shape(leaf: Leaf) -> tuple[int, int, int]:
@@ -107,7 +86,7 @@ def channels_first(leaf: Leaf, image: Tensor) -> Tensor:
     return image if leaf.shape[0] <= leaf.shape[2] else image.permute(0, 3, 1, 2)
 
 
-def _encoded_size(leaf: Leaf) -> int:
+def encoded_size(leaf: Leaf) -> int:
     """Features of an image after the convolutions; UserError where it is smaller than they need."""
     _, *sides = image_shape(leaf)
     for _, side, stride in CONVOLUTIONS:

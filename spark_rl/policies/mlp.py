@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spark_rl.policies.features import width
-from spark_rl.policies.networks import HEAD_GAIN, HIDDEN_GAIN, Network, Output, Parameter, Slopes, num_params
+from spark_rl.policies.networks import HEAD_GAIN, HIDDEN_GAIN, Memory, Network, Output, Parameter, Slopes, num_params
 from spark_rl.policies.spec import PolicySpec
 
 TOWERS = ("actor", "critic")
@@ -39,7 +39,9 @@ class TwinMLP(Network):
         self._log_std_slope = self.views(self.gradient).get("log_std")
 
     @torch.no_grad()
-    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
+    def __call__(
+        self, features: Tensor, images: list[Tensor], *, memory: Memory | None = None, learn: bool = False
+    ) -> Output:
         """See Network; there are no images."""
         hidden = features.expand(2, *features.shape)
         saved = [hidden]

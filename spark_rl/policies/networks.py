@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from spark_rl.errors import RunError
 from spark_rl.policies.distributions import family
@@ -34,6 +35,18 @@ class Parameter:
 
 
 @dataclass(slots=True)
+class Memory:
+    """Where N rows lie in time, for a recurrent network: B sequences of at most T steps, each in a row of its own.
+
+    Steps of the grid that hold no row are padding; they come after a sequence's last row, so nothing reads them.
+    """
+
+    state: Tensor  # float32 [B, S], before the first step of each sequence
+    fresh: Tensor  # bool [T, B]: an episode begins at this step, so what was remembered before is forgotten
+    place: Tensor  # int64 [N], position of each row in the grid, flattened row-major
+
+
+@dataclass(slots=True)
 class Output:
     """What the network says about N observations."""
 
@@ -41,6 +54,7 @@ class Output:
     log_std: Tensor | None  # [D] for box actions
     value: Tensor  # [N]
     saved: list[Tensor] = field(default_factory=list)  # what the network's own backward pass needs
+    state: Tensor | None = None  # [B, S] after the last step of the grid; recurrent networks only
 
 
 @dataclass(slots=True)
@@ -69,10 +83,12 @@ class Network:
         self.flat = torch.cat(parts).to(device)
         self.gradient = torch.zeros_like(self.flat)
 
-    def __call__(self, features: Tensor, images: list[Tensor], *, learn: bool = False) -> Output:
+    def __call__(
+        self, features: Tensor, images: list[Tensor], *, memory: Memory | None = None, learn: bool = False
+    ) -> Output:
         """Features [N, F] float32 and images uint8 [N, *shape] each, in the order of the space's leaves.
 
-        With `learn`, the output keeps what `backward` needs.
+        With `learn`, the output keeps what `backward` needs. A recurrent network needs `memory`, others ignore it.
         """
         raise NotImplementedError
 
@@ -107,11 +123,54 @@ class Network:
             view.copy_(torch.from_numpy(np.ascontiguousarray(got)))
 
 
+class AutogradNetwork(Network):
+    """A network whose backward pass is autograd's."""
+
+    def __init__(self, spec: PolicySpec, parameters: list[Parameter], *, seed: int, device: torch.device) -> None:
+        super().__init__(spec, parameters, seed=seed, device=device)
+        # Leaves of the graph that share the flat vector's memory: autograd then needs no scatter into it.
+        self._named = self.views(self.flat)
+        self._log_std = self._named.pop("log_std", None)  # no part of the graph: its slope comes from the algorithm
+        for view in self._named.values():
+            view.requires_grad_()
+
+    def backward(self, output: Output, slopes: Slopes) -> Tensor:
+        """See Network."""
+        parts = torch.autograd.grad(
+            [output.params, output.value], list(self._named.values()), [slopes.params, slopes.value]
+        )
+        if slopes.log_std is not None:
+            parts = (*parts, slopes.log_std)  # the last parameter
+        return torch.cat([part.flatten() for part in parts], out=self.gradient)
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        """The layer of that name, [N, in] -> [N, out]."""
+        return functional.linear(x, self._named[f"{name}.weight"], self._named[f"{name}.bias"])
+
+    def heads(self, x: Tensor) -> Output:
+        """Actor's and critic's linear heads on shared units [N, H]."""
+        # Under bfloat16 autocast the heads' outputs come back as float32, which probabilities need.
+        params, value = self.linear("actor.head", x).float(), self.linear("critic.head", x).float()
+        return Output(params, self._log_std, value.squeeze(1))
+
+
+def head_parameters(spec: PolicySpec, size: int) -> list[Parameter]:
+    """Both heads' parameters, on `size` shared units."""
+    result = []
+    for tower, units in (("actor", num_params(spec)), ("critic", 1)):
+        result.append(Parameter(f"{tower}.head.weight", (units, size), HEAD_GAIN[tower]))
+        result.append(Parameter(f"{tower}.head.bias", (units,)))
+    return result
+
+
 def build(spec: PolicySpec, *, seed: int, device: torch.device) -> Network:
     """The network of a spec with its initial weights; equal seeds give equal bits."""
     from spark_rl.policies.cnn import NatureCNN
+    from spark_rl.policies.memory import RecurrentMLP
     from spark_rl.policies.mlp import TwinMLP
 
+    if spec.recurrent:
+        return RecurrentMLP(spec, seed=seed, device=device)
     kinds: dict[str, type[TwinMLP] | type[NatureCNN]] = {"mlp": TwinMLP, "nature_cnn": NatureCNN}
     return kinds[spec.network](spec, seed=seed, device=device)
 

@@ -55,7 +55,10 @@ class PolicySpec:
             raise UserError("policy.recurrent", f"{self.recurrent!r} with network = {self.network!r}",
                             "network = 'mlp'", "flatten the picture, or stack frames instead")  # fmt: skip
         if any(size < 1 for size in (*self.hidden, self.recurrent_size)):
-            raise UserError("policy.hidden", str(list(self.hidden)), "sizes of at least 1", "give units per layer")
+            sizes = [*self.hidden, self.recurrent_size]
+            where = "policy.hidden, policy.recurrent_size" if self.recurrent else "policy.hidden"
+            raise UserError(where, str(sizes if self.recurrent else list(self.hidden)), "sizes of at least 1",
+                            "give units per layer")  # fmt: skip
         if len(self.action.leaves) != 1 or self.action.leaves[0].kind not in ACTION_KINDS:
             kinds = [leaf.kind for leaf in self.action.leaves]
             raise UserError("action space", str(kinds), "one of Discrete, MultiDiscrete, Box", "wrap the environment")

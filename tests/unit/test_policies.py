@@ -345,7 +345,9 @@ def test_weights_of_another_policy_are_refused() -> None:
     [
         ({"network": "resnet"}, "policy.network: got 'resnet'; wanted one of 'mlp', 'nature_cnn'"),
         ({"activation": "gelu"}, "policy.activation: got 'gelu'"),
-        ({"recurrent": "lstm"}, "policy.recurrent: got 'lstm'"),
+        ({"recurrent": "rnn"}, "policy.recurrent: got 'rnn'; wanted one of '', 'lstm', 'gru'"),
+        ({"recurrent": "lstm", "observation": IMAGE, "network": "nature_cnn"}, "wanted network = 'mlp'"),
+        ({"recurrent": "lstm", "recurrent_size": 0}, "policy.hidden, policy.recurrent_size: got [64, 64, 0]"),
         ({"hidden": (64, 0)}, "policy.hidden: got"),
         ({"network": "nature_cnn"}, "wanted a uint8 image leaf"),
         ({"action": NESTED}, "action space: got"),
