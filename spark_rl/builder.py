@@ -19,7 +19,7 @@ from spark_rl.schema.spaces import SpaceSpec
 from spark_rl.schema.tables import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from spark_rl.learner import Learner
+    from spark_rl.learner_base import BaseLearner
 
 _PACKAGES = ("numpy", "pyarrow", "gymnasium", "torch", "pyspark", "ale-py", "box2d", "mujoco")
 
@@ -64,6 +64,7 @@ def policy_spec(config: RunConfig, env: EnvPlan) -> PolicySpec:
     return PolicySpec(
         observation=env.observation,
         action=env.action,
+        kind=getattr(config.algorithm, "policy_kind", "actor_critic"),
         network=network,
         hidden=config.policy.hidden,
         activation=config.policy.activation,
@@ -92,8 +93,12 @@ def rollout_spec(config: RunConfig, env: EnvPlan, policy: PolicySpec, *, run_id:
     )
 
 
-def learner(config: RunConfig, policy: PolicySpec) -> Learner:
+def learner(config: RunConfig, policy: PolicySpec) -> BaseLearner:
     """The algorithm on its device."""
+    if not getattr(config.algorithm, "needs_torch", True):
+        from spark_rl.learner_base import BaseLearner
+
+        return BaseLearner(registry.load(config.algorithm_name)(config.algorithm, policy, seed=config.run.seed))
     from spark_rl.learner import Learner  # deferred: collecting needs no torch
 
     return Learner(
@@ -108,7 +113,7 @@ def learner(config: RunConfig, policy: PolicySpec) -> Learner:
     )
 
 
-def description(config: RunConfig, env: EnvPlan, made: Learner | None = None) -> dict[str, Any]:
+def description(config: RunConfig, env: EnvPlan, made: BaseLearner | None = None) -> dict[str, Any]:
     """What run.json says: enough to know, years later, what made these rows. Credentials are left out.
 
     `made` is None for a run that only collects.

@@ -1,46 +1,20 @@
-"""The learner's machine: device, threads, precision and determinism; and a state that fits safetensors and JSON."""
+"""The learner's machine, for algorithms of torch: device, threads, precision and determinism."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
-from spark_rl.data.batch import Batch
-from spark_rl.errors import RunError, UserError
-from spark_rl.policies import weights
+from spark_rl.errors import UserError
+from spark_rl.learner_base import BaseLearner
 from spark_rl.policies.spec import PolicySpec
 
 PRECISIONS = ("auto", "off", "bfloat16")
 
 
-class Algorithm(Protocol):
-    """What learns: an object that turns batches into weights. Its `Config` is the section [algorithm].
-
-    One that learns from older iterations too has a property `window`, the iterations that its next update may use, and
-    `recall(batch, iteration=)`: after `load_state_dict` it is given every iteration of its window again, in order. So
-    the rows are stored once, in the dataset, and not in checkpoints.
-    """
-
-    def update(self, batch: Batch, *, iteration: int, progress: float) -> dict[str, float]:
-        """Learns from one iteration's rows; returns metrics named in `metrics.NAMES`."""
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """What the acting side loads."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything the next update depends on: arrays, and scalars that JSON knows."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state_dict`."""
-
-
-class Learner:
+class Learner(BaseLearner):
     """An algorithm on a device.
 
     `device` is "auto" (CUDA where there is one), "cpu", "cuda", "cuda:N" or "mps"; `num_threads` are torch's on the
@@ -65,13 +39,15 @@ class Learner:
         torch.set_num_threads(num_threads)
         deterministic(self.device)
         self.mixed_precision = resolve_precision(mixed_precision, self.device, policy)
-        self.algorithm: Algorithm = algorithm(
-            config,
-            policy,
-            device=self.device,
-            seed=seed,
-            num_envs=num_envs,
-            mixed_precision=self.mixed_precision,
+        super().__init__(
+            algorithm(
+                config,
+                policy,
+                device=self.device,
+                seed=seed,
+                num_envs=num_envs,
+                mixed_precision=self.mixed_precision,
+            )
         )
 
     @property
@@ -84,40 +60,6 @@ class Learner:
             "mixed_precision": "bfloat16" if self.mixed_precision else "off",
             "torch": torch.__version__,
         }
-
-    def update(self, batch: Batch, *, iteration: int, progress: float) -> dict[str, float]:
-        """See Algorithm; RunError when the update gave a number that is not finite (the weights are then useless)."""
-        metrics = self.algorithm.update(batch, iteration=iteration, progress=progress)
-        for name, value in metrics.items():
-            if not math.isfinite(value):
-                versions = f"{batch.policy_version.min()} to {batch.policy_version.max()}"
-                raise RunError(
-                    f"update of iteration {iteration} ({batch.num_rows:,} rows of policy versions {versions})",
-                    f"{name} = {value}; rewards within [{batch.reward.min():g}, {batch.reward.max():g}]",
-                    "finite losses and gradients",
-                    "lower algorithm.learning_rate or normalise observations and returns; "
-                    "the last committed iteration is intact",
-                )
-        return metrics
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """See Algorithm."""
-        return self.algorithm.weights()
-
-    def save(self) -> tuple[bytes, str]:
-        """The algorithm's state as a safetensors file and a JSON text."""
-        return pack_state(self.algorithm.state_dict())
-
-    def load(self, tensors: bytes, scalars: str, read: Callable[[int], Batch]) -> None:
-        """Inverse of `save`; `read` gives a committed iteration's rows, for an algorithm that needs older ones."""
-        self.algorithm.load_state_dict(unpack_state(tensors, scalars))
-        for iteration in self.window:
-            self.algorithm.recall(read(iteration), iteration=iteration)  # type: ignore[attr-defined]
-
-    @property
-    def window(self) -> list[int]:
-        """Committed iterations that the next update may use, ascending; they must stay in the dataset."""
-        return list(getattr(self.algorithm, "window", []))
 
 
 def resolve_device(name: str) -> torch.device:
@@ -160,22 +102,3 @@ def deterministic(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def pack_state(state: Mapping[str, Any]) -> tuple[bytes, str]:
-    """Splits a state into safetensors bytes (arrays and tensors) and JSON (the rest). No pickle, so loading is safe."""
-    arrays: dict[str, np.ndarray] = {}
-    scalars: dict[str, Any] = {}
-    for name, value in state.items():
-        if isinstance(value, torch.Tensor):
-            arrays[name] = value.detach().cpu().numpy()
-        elif isinstance(value, np.ndarray):
-            arrays[name] = value
-        else:
-            scalars[name] = value
-    return weights.encode(arrays), json.dumps(scalars, sort_keys=True)
-
-
-def unpack_state(tensors: bytes, scalars: str) -> dict[str, Any]:
-    """Inverse of `pack_state`; every array comes back as numpy's."""
-    return {**weights.decode(tensors), **json.loads(scalars)}

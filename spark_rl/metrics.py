@@ -55,6 +55,11 @@ NAMES: dict[str, str] = {
     "learner/gradient_steps": "optimizer steps of this iteration",
     "learner/epochs": "passes over the batch; fewer than configured after a KL stop",
     "learner/advantage_std": "standard deviation of the advantages before normalisation",
+    "learner/td_error": "mean size of the TD error before the update, reward units",
+    "learner/value_mean": "mean over states of the best action's value, reward units",
+    "learner/pairs_visited": "state-action pairs that were tried at least once since the start of the run",
+    "learner/rows_replayed": "rows drawn from all stored ones and learned from again in this iteration",
+    "learner/exploration": "epsilon, or temperature, that the next version explores with",
 }
 
 

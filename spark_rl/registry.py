@@ -6,7 +6,11 @@ from typing import Any
 from spark_rl.errors import UserError
 
 ALGORITHMS = {
+    "double_q_learning": "spark_rl.algorithms.tabular:Tabular",
+    "expected_sarsa": "spark_rl.algorithms.tabular:Tabular",
     "ppo": "spark_rl.algorithms.ppo:PPO",
+    "q_learning": "spark_rl.algorithms.tabular:Tabular",
+    "sarsa": "spark_rl.algorithms.tabular:Tabular",
 }
 
 # Sections [algorithm] that live in a module without torch: a mistake in a config is told before torch is imported, and

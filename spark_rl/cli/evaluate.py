@@ -13,15 +13,23 @@ def evaluate(
     policy_version: Annotated[
         int | None, typer.Option(min=0, help="Which weights; else the newest.", show_default=False)
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Play nothing: solve the environment's own table of transitions.")
+    ] = False,
     as_json: Json = False,
     spark_conf: SparkConf = None,
     properties_file: Properties = None,
 ) -> None:
     """Play greedy episodes on the executors; mean, interquartile mean and bootstrap interval of their returns."""
-    with session("evaluate", properties_file, spark_conf) as spark:
-        from spark_rl.train import evaluate_run
+    if exact:
+        from spark_rl.evaluation.exact_run import evaluate_exactly
 
-        result = evaluate_run(run, spark=spark, episodes=episodes, policy_version=policy_version)
+        result = evaluate_exactly(run, policy_version=policy_version)
+    else:
+        with session("evaluate", properties_file, spark_conf) as spark:
+            from spark_rl.train import evaluate_run
+
+            result = evaluate_run(run, spark=spark, episodes=episodes, policy_version=policy_version)
     if as_json:
         print_json(result)
     else:

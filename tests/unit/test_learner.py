@@ -14,7 +14,8 @@ from spark_rl.algorithms.ppo import PPO
 from spark_rl.algorithms.ppo_config import PPOConfig
 from spark_rl.data.batch import Batch
 from spark_rl.errors import RunError, UserError
-from spark_rl.learner import Learner, pack_state, resolve_device, resolve_precision, unpack_state
+from spark_rl.learner import Learner, resolve_device, resolve_precision
+from spark_rl.learner_base import pack_state, unpack_state
 from spark_rl.policies import weights
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf, SpaceSpec
