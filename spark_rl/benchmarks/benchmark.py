@@ -19,6 +19,7 @@ MODULES = {
     "write": "spark_rl.benchmarks.write",
     "feed": "spark_rl.benchmarks.feed",
     "scale": "spark_rl.benchmarks.scale",
+    "memory": "spark_rl.benchmarks.memory",
     "learn": "spark_rl.benchmarks.learn",
     "update": "spark_rl.benchmarks.update",
 }
