@@ -76,10 +76,10 @@ def write_config(directory: Path, text: str) -> Path:
     return path
 
 
-def parse(text: str) -> RunConfig:
-    """The config of a TOML text."""
+def parse(text: str, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The config of a TOML text and of `--set` overrides."""
     with tempfile.TemporaryDirectory() as place:
-        return load_config(write_config(Path(place), text))
+        return load_config(write_config(Path(place), text), overrides)
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ def facts(uri: str | Path) -> Facts:
 
 
 @functools.cache
-def undisturbed(text: str) -> Facts:
+def undisturbed(text: str, overrides: tuple[str, ...] = ()) -> Facts:
     """The run of `text` in this process, without Spark: the oracle of every test here."""
     with tempfile.TemporaryDirectory() as place:
-        config = parse(text)
+        config = parse(text, overrides)
         summary = train(config, f"{place}/run")
         found = facts(f"{place}/run")
         assert len(found.files) == len(found.metrics) == config.num_iterations
@@ -143,9 +143,9 @@ def undisturbed(text: str) -> Facts:
         return found
 
 
-def same(run: str | Path, text: str) -> Facts:
+def same(run: str | Path, text: str, overrides: tuple[str, ...] = ()) -> Facts:
     """Assert that the finished run of `text` has every fact of the undisturbed one."""
-    got, wanted = facts(run), undisturbed(text)
+    got, wanted = facts(run), undisturbed(text, overrides)
     assert got.files == wanted.files
     assert got.acted == wanted.acted
     assert got.weights == wanted.weights

@@ -65,7 +65,7 @@ def test_workers_killed_from_outside_while_they_step(cluster: harness.Driver) ->
     run = cluster.begin(text)
     for k in (1, 3):
         harness.wait_for(lambda k=k: RunStore(run).iterations()[-1:] == [k], f"iteration {k}", poll_s=0.01)
-        harness.wait_for(lambda: 0.05 > chance.random(), "a moment", poll_s=0.01)
+        harness.wait_for(lambda: chance.random() < 0.05, "a moment", poll_s=0.01)
         victim = chance.choice(harness.python_workers(cluster.process.pid))
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
