@@ -44,7 +44,7 @@ def curve(rows: Rows, *, prefix: str, color: str, unit: str, evaluations: bool =
                       label="mean of the episodes that ended")  # fmt: skip
         if evaluations:
             _evaluations(axes, rows, steps)
-        axes.set_xlim(0, steps.max() * 1.02)
+        axes.set_xlim(0, 1.02 * max(1.0, steps.max()))
         _legend(figure, axes, shape)
 
     return draw
@@ -90,7 +90,7 @@ def line(rows: Rows, name: str, *, color: str, unit: str) -> Draw:
         axes = _axes(figure, shape, "env steps", unit)
         steps, number = values(rows, "env_steps"), values(rows, name)
         single = np.isfinite(number).sum() == 1
-        axes.set_xlim(0, steps.max() * 1.02)
+        axes.set_xlim(0, 1.02 * max(1.0, steps.max()))
         axes.plot(steps, number, color=COLORS[color], marker="o" if single else None)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 

@@ -28,17 +28,23 @@ def build(
 
     Raises UserError where there is no run, where Spark cannot read it, or where a file cannot be written.
     """
+    page_file = None if output is None else Path(output)
+    picture_dir = None if png_dir is None else Path(png_dir)
+    # Before the queries, which take a while.
+    for directory in (page_file and page_file.parent, picture_dir):
+        if directory is not None:
+            _make(directory)
     # A session of its own: the caller may have views named like ours.
     own = spark.newSession()
     own.conf.set("spark.sql.session.timeZone", "UTC")
     views.register(own, [run_uri])
     report = gather(lambda text: query.fetch(own, text))
     content = page.render(report).encode("utf-8")
-    if png_dir is not None:
+    if picture_dir is not None:
         for name, picture in pictures.pngs(report).items():
-            _write(Path(png_dir) / name, picture)
-    if output is not None:
-        return _write(Path(output), content)
+            _write(picture_dir / name, picture)
+    if page_file is not None:
+        return _write(page_file, content)
     store = RunStore(run_uri)
     try:
         store.root.write(PAGE, content)
@@ -47,9 +53,15 @@ def build(
     return f"{store.name.rstrip('/')}/{PAGE}"
 
 
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(str(directory), error) from error
+
+
 def _write(path: Path, content: bytes) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     except OSError as error:
         raise _unwritable(str(path), error) from error
@@ -57,4 +69,4 @@ def _write(path: Path, content: bytes) -> str:
 
 
 def _unwritable(where: str, error: OSError) -> UserError:
-    return UserError(where=where, got=str(error), wanted="a place to write", todo="choose another with -o")
+    return UserError(where=where, got=str(error), wanted="a place to write", todo="choose another with -o or --png")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
@@ -17,19 +18,52 @@ from spark_rl.files import redact
 from spark_rl.schema import layout
 from spark_rl.sql.runs import Run
 
-_FROM_COMMIT = (
-    "run_id STRING, iteration INT, policy_version BIGINT, num_rows BIGINT, num_rows_planned BIGINT, "
-    "num_rows_reset BIGINT, env_steps BIGINT, num_episodes BIGINT, num_files INT, size_bytes BIGINT, "
-    "weights_sha256 STRING, committed_at TIMESTAMP, rollout_wall_s DOUBLE"
+_STRING, _INT, _BIGINT, _DOUBLE, _TIMESTAMP = (
+    pa.string(),
+    pa.int32(),
+    pa.int64(),
+    pa.float64(),
+    pa.timestamp("us", "UTC"),
 )
-_POLICIES = (
-    "run_id STRING, policy_version BIGINT, parent_version BIGINT, iteration INT, algorithm STRING, uri STRING, "
-    "sha256 STRING, size_bytes BIGINT, created_at TIMESTAMP"
-)
-_RUNS = (
-    "run_id STRING, run_uuid STRING, uri STRING, created_at TIMESTAMP, env_id STRING, algorithm STRING, seed BIGINT, "
-    "behavior STRING, config STRING, config_sha256 STRING, versions MAP<STRING, STRING>"
-)
+_FROM_COMMIT = {
+    "run_id": _STRING,
+    "iteration": _INT,
+    "policy_version": _BIGINT,
+    "num_rows": _BIGINT,
+    "num_rows_planned": _BIGINT,
+    "num_rows_reset": _BIGINT,
+    "env_steps": _BIGINT,
+    "num_episodes": _BIGINT,
+    "num_files": _INT,
+    "size_bytes": _BIGINT,
+    "weights_sha256": _STRING,
+    "committed_at": _TIMESTAMP,
+    "rollout_wall_s": _DOUBLE,
+}
+_POLICIES = {
+    "run_id": _STRING,
+    "policy_version": _BIGINT,
+    "parent_version": _BIGINT,
+    "iteration": _INT,
+    "algorithm": _STRING,
+    "uri": _STRING,
+    "sha256": _STRING,
+    "size_bytes": _BIGINT,
+    "created_at": _TIMESTAMP,
+}
+_RUNS = {
+    "run_id": _STRING,
+    "run_uuid": _STRING,
+    "uri": _STRING,
+    "created_at": _TIMESTAMP,
+    "env_id": _STRING,
+    "algorithm": _STRING,
+    "seed": _BIGINT,
+    "behavior": _STRING,
+    "config": _STRING,
+    "config_sha256": _STRING,
+    "versions": pa.map_(_STRING, _STRING),
+}
 _IDENTITY = ("iteration", "env_steps", "policy_version")  # the commit record has them too, and decides
 
 
@@ -53,7 +87,13 @@ def iterations(spark: SparkSession, runs: Sequence[Run]) -> DataFrame:
         for run, by_iteration in zip(runs, lines, strict=True)
         for commit in run.commits
     ]
-    return spark.createDataFrame(rows, ", ".join([_FROM_COMMIT, *(f"`{column(name)}` DOUBLE" for name in names)]))
+    return _frame(spark, rows, _FROM_COMMIT | {column(name): _DOUBLE for name in names})
+
+
+def _frame(spark: SparkSession, rows: Sequence[tuple[Any, ...]], columns: Mapping[str, pa.DataType]) -> DataFrame:
+    """Rows of the driver as a DataFrame: from Arrow, which Spark keeps as a local relation and plans without a job."""
+    arrays = [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(columns.values())]
+    return spark.createDataFrame(pa.table(arrays, names=list(columns)))
 
 
 def _metrics_row(values: Mapping[str, float], names: Sequence[str]) -> Iterator[float | None]:
@@ -80,7 +120,7 @@ def _commit_row(commit: Commit) -> tuple[Any, ...]:
 def policies(spark: SparkSession, runs: Sequence[Run]) -> DataFrame:
     """One row a stored policy version, those that never acted included."""
     rows = [row for run in runs for row in _policy_rows(run)]
-    return spark.createDataFrame(rows, _POLICIES)
+    return _frame(spark, rows, _POLICIES)
 
 
 def _policy_rows(run: Run) -> list[tuple[Any, ...]]:
@@ -123,11 +163,11 @@ def runs(spark: SparkSession, opened: Sequence[Run]) -> DataFrame:
             _behavior(run.description.get("behavior")),
             json.dumps(run.description["config"]),
             run.description["config_sha256"],
-            run.description["versions"],
+            list(run.description["versions"].items()),
         )
         for run in opened
     ]
-    return spark.createDataFrame(rows, _RUNS)
+    return _frame(spark, rows, _RUNS)
 
 
 def _behavior(described: dict[str, Any] | None) -> str | None:

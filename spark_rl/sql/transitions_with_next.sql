@@ -1,4 +1,5 @@
--- What came after every step? (for temporal-difference targets and offline learning)
+-- What came after every step?
+-- For temporal-difference targets and offline learning.
 -- `next_observation` is the true successor, never the observation after a reset. A stored final_observation decides: it
 -- stands where an episode ended, and at the end of a fragment whose episode goes on in the next iteration's file.
 -- `next_action` is NULL where nothing was done next. `discount` is the factor of the bootstrap: 0 after a real end, 1
