@@ -56,9 +56,11 @@ class BaseLearner:
         metrics = self.algorithm.update(batch, iteration=iteration, progress=progress)
         for name, value in metrics.items():
             if not math.isfinite(value):
-                versions = f"{batch.policy_version.min()} to {batch.policy_version.max()}"
+                rows = f"{batch.num_rows:,} rows"
+                if isinstance(batch, Batch):  # executors may have made counts of it
+                    rows += f" of policy versions {batch.policy_version.min()} to {batch.policy_version.max()}"
                 raise RunError(
-                    f"update of iteration {iteration} ({batch.num_rows:,} rows of policy versions {versions})",
+                    f"update of iteration {iteration} ({rows})",
                     f"{name} = {value}; rewards within [{batch.reward.min():g}, {batch.reward.max():g}]",
                     "finite losses and gradients",
                     "lower algorithm.learning_rate or normalise observations and returns; "

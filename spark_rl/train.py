@@ -41,7 +41,7 @@ def train(
     """
     collector = make_collector(spark)
     try:
-        return Trainer(config, run_uri, collector, progress or Silent(), resume=resume).run()
+        return Trainer(config, run_uri, collector, progress or Silent(), resume=resume, spark=spark).run()
     finally:
         collector.close()
 
@@ -73,8 +73,11 @@ class Trainer:
     """One run, from where it stands to its end."""
 
     def __init__(
-        self, config: RunConfig, run_uri: str, collector: Collector, progress: Progress, *, resume: bool = False
-    ) -> None:
+        self, config: RunConfig, run_uri: str, collector: Collector, progress: Progress, *, resume: bool = False,
+        spark: Any = None,
+    ) -> None:  # fmt: skip
+        # Executors reduce the rows for an algorithm that learns from counts, where there are executors.
+        self._spark = spark if getattr(config.algorithm, "mode", "") == "parallel" else None
         self.config, self.collector, self.progress = config, collector, progress
         self.store = RunStore(run_uri)
         if resume:
@@ -123,6 +126,17 @@ class Trainer:
             self.store.root, self.store.commit(iteration), self.policy.observation, self.policy.action
         )
 
+    def _rows(self, commit: Commit) -> Any:
+        """What the algorithm learns from: the iteration's rows, or on Spark their counts if these are enough for it."""
+        if self._spark is None:
+            return self._read(commit.iteration)
+        from spark_rl.parallel.counts import CountingTask, count_iteration  # deferred: it names pyspark
+
+        algorithm: Any = self.learner.algorithm
+        task = CountingTask(self.store.uri, commit.iteration, self.policy.observation, self.policy.action,
+                            algorithm.counting)  # fmt: skip
+        return count_iteration(self._spark, task, commit)
+
     def run(self) -> dict[str, Any]:
         """All iterations that are left. What it returns is the run's summary."""
         began = time.perf_counter()
@@ -152,7 +166,7 @@ class Trainer:
         if self.config.rollout.pipelined and k + 1 < self.config.num_iterations:
             self._ahead = self._background.submit(self.experience.collect, k + 1, self._acting_version(k + 1))
         read_began = time.perf_counter()
-        batch = read_iteration(self.store.root, commit, self.policy.observation, self.policy.action)
+        batch = self._rows(commit)
         row["time/read_s"] = time.perf_counter() - read_began
         window = self.learner.window  # what the checkpoint before this one would have to be given again
         learn_began = time.perf_counter()

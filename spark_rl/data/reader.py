@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +20,14 @@ from spark_rl.schema.spaces import SpaceSpec
 
 def read_iteration(root: Root, commit: Commit, observation: SpaceSpec, action: SpaceSpec) -> Batch:
     """All rows of one iteration, group after group. Raises RunError for a file that is not what was committed."""
-    tables = [_read(root, commit.iteration, file) for file in commit.of(layout.TRANSITIONS)]
-    return to_batch(pa.concat_tables(tables), observation, action)
+    return read_files(root, commit.iteration, commit.of(layout.TRANSITIONS), observation, action)
+
+
+def read_files(
+    root: Root, iteration: int, chosen: Sequence[FileReport], observation: SpaceSpec, action: SpaceSpec
+) -> Batch:
+    """The rows of some of an iteration's files, in the order given. Raises RunError as `read_iteration` does."""
+    return to_batch(pa.concat_tables([_read(root, iteration, file) for file in chosen]), observation, action)
 
 
 def _read(root: Root, iteration: int, file: FileReport) -> pa.Table:
