@@ -2,8 +2,8 @@
 
 Ours are samples from the last fifth of a run of many tiny iterations, everything included (rollouts, commits, learning,
 checkpoints, metrics); the floor are as many samples from its second fifth, when imports, the JVM's compiler and its
-first collections are over. A leak of one broadcast, file handle or table an iteration shows as a ratio above 1. Resident
-set sizes come from /proc, so this one runs on Linux only.
+first collections are over. A leak of one broadcast, file handle or table an iteration shows as a ratio above 1. The
+resident set sizes come from /proc, so this one runs on Linux only.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ RESULTS = {
     "write": ["write/defaults", "write/same_options"],
     "feed": ["feed", "feed/one_pass"],
     "scale": ["scale", "scale/driver"],
+    "memory": ["memory/driver", "memory/jvm", "memory/workers"],
     "learn": ["learn"],
     "update": ["update"],
 }
@@ -67,7 +68,7 @@ def check(found: list[dict[str, Any]], names: list[str]) -> None:
 # ---- each benchmark ----
 
 
-@pytest.mark.parametrize("name", ["rollout", "iteration", "scale"])
+@pytest.mark.parametrize("name", ["rollout", "iteration", "scale", "memory"])
 def test_a_benchmark_on_spark_says_what_it_measured(spark: Any, capsys: pytest.CaptureFixture[str], name: str) -> None:
     check(results(capsys, name), RESULTS[name])
 
