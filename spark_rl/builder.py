@@ -21,6 +21,7 @@ from spark_rl.schema.tables import SCHEMA_VERSION
 if TYPE_CHECKING:
     from spark_rl.learner_base import BaseLearner
 
+ACTION_MASK = "action_mask"  # gymnasium's name, in info and as a key of an observation
 _PACKAGES = ("numpy", "pyarrow", "gymnasium", "torch", "pyspark", "ale-py", "box2d", "mujoco")
 
 
@@ -29,6 +30,8 @@ def env_spec(config: RunConfig) -> EnvSpec:
     wrappers = tuple(
         WrapperSpec(entry_point=w.entry_point, kwargs=json.dumps(w.kwargs, sort_keys=True)) for w in config.env.wrappers
     )
+    if config.policy.action_mask == "info":
+        wrappers = (*wrappers, WrapperSpec(entry_point="spark_rl.envs.wrappers:MaskObservation"))
     return EnvSpec(
         id=config.env.id,
         kwargs=json.dumps(config.env.kwargs, sort_keys=True),
@@ -72,7 +75,17 @@ def policy_spec(config: RunConfig, env: EnvPlan) -> PolicySpec:
         log_std_init=config.policy.log_std_init,
         recurrent=config.policy.recurrent,
         recurrent_size=config.policy.recurrent_size,
+        action_mask=_action_mask(config, env),
     )
+
+
+def _action_mask(config: RunConfig, env: EnvPlan) -> str:
+    """The observation's leaf that masks actions; "" where there is none."""
+    wanted = config.policy.action_mask
+    if wanted == "auto":
+        learns = getattr(config.algorithm, "policy_kind", "actor_critic") == "actor_critic"
+        return ACTION_MASK if learns and ACTION_MASK in [leaf.name for leaf in env.observation.leaves] else ""
+    return {"off": "", "info": ACTION_MASK}.get(wanted, wanted)
 
 
 def rollout_spec(config: RunConfig, env: EnvPlan, policy: PolicySpec, *, run_id: str, run_uri: str) -> RolloutSpec:

@@ -82,6 +82,9 @@ class Policy(Section):
     log_std_init: float = 0.0  # natural log of the initial standard deviation, box actions only
     recurrent: Literal["", "lstm", "gru"] = ""  # a memory after the layers; actor and critic then share both
     recurrent_size: PositiveInt = 64  # units of the memory
+    # Which choices are allowed: "info" takes info["action_mask"]; "off"; or a key of a Dict observation. auto: the key
+    # "action_mask" where the observation has it.
+    action_mask: str = "auto"
 
 
 class Learner(Section):

@@ -49,7 +49,7 @@ def weights_for(policy: PolicySpec, version: int = 0) -> bytes:
     rng = np.random.default_rng(version)
     leaf = policy.action.only
     outputs = leaf.size if leaf.kind == "box" else sum(leaf.n)
-    sizes = [Features(policy.observation, images=False).size, *policy.hidden]
+    sizes = [Features(policy.visible, images=False).size, *policy.hidden]
     tower = "trunk" if policy.recurrent else "actor"
     layers = [(f"{tower}.{i}", *pair) for i, pair in enumerate(pairwise(sizes))]
     tensors = {}

@@ -21,9 +21,10 @@ from spark_rl.algorithms.sequences import Sequences, single_steps
 from spark_rl.data.batch import Batch
 from spark_rl.data.sequences import Fragments, fragments, successor_values
 from spark_rl.errors import RunError
-from spark_rl.policies.distributions import Distribution, family
+from spark_rl.policies.distributions import Distribution, family, masked
 from spark_rl.policies.features import Normalizer
 from spark_rl.policies.networks import Output, build, features_of
+from spark_rl.policies.sampling import action_mask
 from spark_rl.policies.spec import PolicySpec
 
 FORWARD_ROWS = 4096  # rows of one forward pass without gradient; bounds the memory that images take
@@ -163,6 +164,10 @@ class ActorCritic:
         with self._autocast():
             return self.network(rows.features, rows.images, memory=rows.memory, learn=True)
 
+    def allowed(self, output: Output, rows: Rows) -> Tensor:
+        """The output's distribution parameters [N, P] under which masked choices have probability 0."""
+        return output.params if rows.mask is None else masked(output.params, rows.mask)
+
     def descend(self, gradient: Tensor, *, learning_rate: float) -> Tensor:
         """One optimizer step with the gradient shortened to `max_grad_norm`; its norm before, []."""
         norm = torch.linalg.vector_norm(gradient)
@@ -195,11 +200,12 @@ class ActorCritic:
         num_rows = batch.num_rows
         state = None if batch.state is None else as_tensor(batch.state, self.device)
         params, value, final_value = self._evaluate(inputs, images, state, batch.last_row)
+        mask = self._mask(batch)
         target_action = as_tensor(self.family.target(batch.action, batch.raw_action), self.device)
         log_prob = as_tensor(batch.action_log_prob, self.device)
         steps = self._steps(batch, value.astype(np.float64), final_value.astype(np.float64))
         if self.corrects_lag:
-            ratio = self.actions(params).log_prob(target_action) - log_prob
+            ratio = self.actions(params if mask is None else masked(params, mask)).log_prob(target_action) - log_prob
             steps.log_ratio = ratio.cpu().numpy().astype(np.float64)
         advantage, target = self.targets(steps)
         spread = target.var()
@@ -215,9 +221,16 @@ class ActorCritic:
             advantage=as_tensor(advantage.astype(np.float32), self.device),
             value=as_tensor(value.astype(np.float32), self.device),
             value_target=as_tensor(target.astype(np.float32), self.device),
+            mask=mask,
             sequences=None if state is None else Sequences(batch, state, self._settings.sequence_length),
         )
         return rows, facts
+
+    def _mask(self, batch: Batch) -> Tensor | None:
+        """The choices that were allowed, bool [N, P]; None where all always are."""
+        if not self.policy.action_mask:
+            return None
+        return as_tensor(action_mask(batch.observation[self.policy.action_mask]), self.device)
 
     def _evaluate(
         self, inputs: Tensor, images: list[Tensor], state: Tensor | None, last_row: np.ndarray

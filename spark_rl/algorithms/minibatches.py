@@ -25,6 +25,7 @@ class Rows:
     advantage: Tensor  # float32 [N]
     value: Tensor  # float32 [N], before the update
     value_target: Tensor  # float32 [N]
+    mask: Tensor | None = None  # bool [N, P], the choices that are allowed
     sequences: Sequences | None = None  # of a recurrent policy: minibatches then hold whole sequences
     memory: Memory | None = None  # of a minibatch of sequences
 
@@ -56,6 +57,7 @@ class Epoch:
         self._features, self._target_action = rows.features[order], rows.target_action[order]
         self._log_prob, self.advantage = rows.log_prob[order], rows.advantage[order]
         self.value, self.value_target = rows.value[order], rows.value_target[order]
+        self._mask = None if rows.mask is None else rows.mask[order]
         if normalize and not memories:
             self.advantage = normalize_advantage(self.advantage.view(len(sizes), -1)).flatten()
         elif normalize:
@@ -67,6 +69,7 @@ class Epoch:
             self._features, self._order, self._target_action, self._log_prob, self.advantage, self.value,
             self.value_target,
         )  # fmt: skip
+        masks = None if self._mask is None else self._mask.split(self._sizes)
         pieces = zip(*(column.split(self._sizes) for column in columns), strict=True)
         for i, (features, order, target_action, log_prob, advantage, value, value_target) in enumerate(pieces):
             yield Rows(
@@ -77,6 +80,7 @@ class Epoch:
                 advantage=advantage,
                 value=value,
                 value_target=value_target,
+                mask=None if masks is None else masks[i],
                 memory=self._memories[i] if self._memories else None,
             )
 

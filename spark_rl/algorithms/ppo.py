@@ -72,9 +72,10 @@ class PPO(ActorCritic):
             shuffled = rows.shuffled(rng, config.minibatch_size, normalize=config.normalize_advantage)
             for part in shuffled.parts():
                 output = self.forward(part)
-                slopes, log_ratio = self._slopes(output, part, clip)
+                params = self.allowed(output, part).detach()
+                slopes, log_ratio = self._slopes(params, output, part, clip)
                 norms.append(self.descend(self.network.backward(output, slopes), learning_rate=learning_rate))
-                outputs.append(Output(output.params.detach(), None, output.value.detach()))
+                outputs.append(Output(params, None, output.value.detach()))
                 log_ratios.append(log_ratio)
             log_ratio = torch.cat(log_ratios)
             kl = approx_kl(log_ratio).item() if config.target_kl > 0.0 else 0.0
@@ -96,15 +97,15 @@ class PPO(ActorCritic):
             "learner/epochs": float(epoch + 1),
         }
 
-    def _slopes(self, output: Output, part: Rows, clip: float) -> tuple[Slopes, Tensor]:
+    def _slopes(self, params: Tensor, output: Output, part: Rows, clip: float) -> tuple[Slopes, Tensor]:
         """Derivatives of the minibatch's loss at the network's output, and the log ratios [n].
 
         loss = clipped surrogate + value_coef * value loss - entropy_coef * mean entropy.
         """
         config = self.config
-        actions = self.family(output.params, output.log_std)
+        actions = self.family(params, output.log_std)
         log_ratio = actions.log_prob(part.target_action) - part.log_prob
-        params, log_std = actions.slopes(
+        slope, log_std = actions.slopes(
             part.target_action,
             clipped_surrogate_slope(log_ratio, part.advantage, clip=clip),
             -config.entropy_coef / len(log_ratio),
@@ -113,7 +114,7 @@ class PPO(ActorCritic):
             value = clipped_squared_error_slope(output.value, part.value_target, part.value, clip=config.value_clip)
         else:
             value = mean_squared_error_slope(output.value, part.value_target)
-        return Slopes(params, log_std, value.mul_(config.value_coef)), log_ratio
+        return Slopes(slope, log_std, value.mul_(config.value_coef)), log_ratio
 
     def _value_loss(self, value: Tensor, rows: Epoch) -> Tensor:
         if self.config.value_clip > 0.0:

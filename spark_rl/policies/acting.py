@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from spark_rl.policies.features import Features, Normalizer, Observation
-from spark_rl.policies.sampling import Sampler, sampler
+from spark_rl.policies.sampling import MASKED, Sampler, action_mask, sampler
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.policies.weights import decode
 
@@ -69,15 +69,22 @@ class FeedForward:
     """An ActingPolicy without memory; a subclass gives the distribution's parameters."""
 
     def __init__(self, spec: PolicySpec, tensors: dict[str, np.ndarray]) -> None:
-        self._features = Features(spec.observation, images=spec.network == "nature_cnn")
+        self._features = Features(spec.visible, images=spec.network == "nature_cnn")
+        self._mask = spec.action_mask
         self._normalizer: Normalizer | None = None
         if spec.normalize_observation:
             self._normalizer = Normalizer(tensors["normalizer.mean"], tensors["normalizer.var"])
         self._sampler: Sampler = sampler(spec.action.only, tensors.get("log_std"))
 
     def params(self, observation: Observation) -> np.ndarray:
-        """Distribution parameters, float32 [P, N] (component-major, see `sampling`)."""
+        """Distribution parameters, float32 [P, N] (component-major, see `sampling`), no action masked."""
         raise NotImplementedError
+
+    def allowed(self, params: np.ndarray, observation: Observation) -> np.ndarray:
+        """Parameters [P, N] under which a masked choice has probability 0; changed in place."""
+        if self._mask:
+            params[action_mask(observation[self._mask]).T == 0] = MASKED
+        return params
 
     def encode(self, observation: Observation) -> np.ndarray:
         """Flat features as the network sees them, float32 [N, F]."""
@@ -89,12 +96,12 @@ class FeedForward:
 
     def act(self, observation: Observation, state: np.ndarray | None, rng: np.random.Generator) -> Act:
         """See ActingPolicy."""
-        action, raw_action, log_prob = self._sampler.sample(self.params(observation), rng)
+        action, raw_action, log_prob = self._sampler.sample(self.allowed(self.params(observation), observation), rng)
         return Act(action, log_prob, raw_action)
 
     def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:
         """See ActingPolicy."""
-        action, raw_action, log_prob = self._sampler.mode(self.params(observation))
+        action, raw_action, log_prob = self._sampler.mode(self.allowed(self.params(observation), observation))
         return Act(action, log_prob, raw_action)
 
 

@@ -15,8 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spark_rl.policies.sampling import LOG_SQRT_2PI
+from spark_rl.policies.sampling import LOG_SQRT_2PI, MASKED
 from spark_rl.schema.spaces import Leaf
+
+
+def masked(params: Tensor, mask: Tensor) -> Tensor:
+    """Parameters [N, P] under which choices that `mask` [N, P] does not allow have probability 0.
+
+    Their slopes are then 0 as well, so the slopes of the result are those of `params`.
+    Source: Huang & Ontañón 2020, arXiv:2006.14171.
+    """
+    return params.masked_fill(~mask, float(MASKED))
 
 
 class Distribution(Protocol):

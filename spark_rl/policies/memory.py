@@ -34,7 +34,7 @@ class RecurrentMLP(AutogradNetwork):
         self._kind, self._units = spec.recurrent, spec.recurrent_size
         self._num_layers, self._tanh = len(spec.hidden), spec.activation == "tanh"
         parameters: list[Parameter] = []
-        size = sum(width(leaf) for leaf in spec.observation.leaves)
+        size = sum(width(leaf) for leaf in spec.visible.leaves)
         for i, units in enumerate(spec.hidden):
             parameters.append(Parameter(f"trunk.{i}.weight", (units, size), HIDDEN_GAIN))
             parameters.append(Parameter(f"trunk.{i}.bias", (units,)))

@@ -21,7 +21,7 @@ class TwinMLP(Network):
     """`actor.{i}.weight` [out, in], `actor.{i}.bias`, `actor.head.*`, and the same for `critic`."""
 
     def __init__(self, spec: PolicySpec, *, seed: int, device: torch.device) -> None:
-        self._sizes = (sum(width(leaf) for leaf in spec.observation.leaves), *spec.hidden)
+        self._sizes = (sum(width(leaf) for leaf in spec.visible.leaves), *spec.hidden)
         self._tanh = spec.activation == "tanh"
         parameters: list[Parameter] = []
         for i, (size, units) in enumerate(zip(self._sizes[:-1], self._sizes[1:], strict=True)):

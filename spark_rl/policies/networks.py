@@ -177,7 +177,7 @@ def build(spec: PolicySpec, *, seed: int, device: torch.device) -> Network:
 
 def features_of(spec: PolicySpec) -> Features:
     """The encoding that the spec's network expects."""
-    return Features(spec.observation, images=spec.network == "nature_cnn")
+    return Features(spec.visible, images=spec.network == "nature_cnn")
 
 
 def num_params(spec: PolicySpec) -> int:

@@ -50,7 +50,7 @@ class RecurrentActing(FeedForward):
         after = self._cell(x, state)
         params: np.ndarray = self._head_weight @ after[:, : self._units].T
         params += self._head_bias
-        return params, after
+        return self.allowed(params, observation), after
 
 
 class LSTM:

@@ -18,6 +18,16 @@ Sample = tuple[np.ndarray, np.ndarray | None, np.ndarray]  # action, raw action,
 LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
+# The logit of a choice that is not allowed: its probability is 0 in float32, and unlike with an infinity, p log p is
+# 0 too. Where nothing is allowed (the observation after an end), everything is equally probable.
+MASKED = np.float32(-1e9)
+
+
+def action_mask(values: np.ndarray) -> np.ndarray:
+    """A mask leaf's values [N, *shape] as bool [N, P], True where the choice is allowed."""
+    return values.reshape(len(values), -1) != 0
+
+
 class Sampler(Protocol):
     """One action space's distribution family."""
 

@@ -40,6 +40,7 @@ class PolicySpec:
     log_std_init: float = 0.0  # natural log of the initial standard deviation, in action units; box actions only
     recurrent: str = ""  # "lstm" or "gru" between the layers and the heads; "" is a policy without memory
     recurrent_size: int = 64  # units of that memory
+    action_mask: str = ""  # the observation's leaf that says which choices are allowed; no feature then
 
     def __post_init__(self) -> None:
         for key, value, known in (
@@ -62,10 +63,29 @@ class PolicySpec:
         if len(self.action.leaves) != 1 or self.action.leaves[0].kind not in ACTION_KINDS:
             kinds = [leaf.kind for leaf in self.action.leaves]
             raise UserError("action space", str(kinds), "one of Discrete, MultiDiscrete, Box", "wrap the environment")
+        if self.action_mask:
+            self._check_mask()
         images = [leaf for leaf in self.observation.leaves if leaf.is_image]
         if self.kind == "actor_critic" and self.network == "nature_cnn" and not images:
             leaves = [(leaf.name, leaf.dtype, leaf.shape) for leaf in self.observation.leaves]
             raise UserError("policy.network 'nature_cnn'", str(leaves), "a uint8 image leaf", "use network = 'mlp'")
+
+    def _check_mask(self) -> None:
+        found = {leaf.name: leaf for leaf in self.observation.leaves}.get(self.action_mask)
+        choices = sum(self.action.only.n)
+        if self.kind != "actor_critic" or found is None or found.size != choices or not choices:
+            got = f"{self.action_mask!r} for a policy of kind {self.kind!r}; "
+            got += "no such leaf" if found is None else f"{found.size} numbers for {choices} discrete choices"
+            raise UserError("policy.action_mask", got, "a leaf of an actor-critic's observation, a number for each "
+                            "choice of a (multi-)discrete action", "use action_mask = 'off'")  # fmt: skip
+
+    @property
+    def visible(self) -> SpaceSpec:
+        """The observation as the network sees it: without the action mask."""
+        if not self.action_mask:
+            return self.observation
+        leaves = tuple(leaf for leaf in self.observation.leaves if leaf.name != self.action_mask)
+        return SpaceSpec(leaves, self.observation.structure)
 
     @property
     def state_size(self) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from spark_rl.files import Root
+from spark_rl.policies.sampling import action_mask
 from spark_rl.rollout.episodes import ORDINAL_BITS, Episodes, Places
 from spark_rl.rollout.fragment import Rows
 from spark_rl.rollout.spec import GroupTask, RolloutSpec
@@ -19,7 +20,8 @@ def transitions_table(spec: RolloutSpec, task: GroupTask, rows: Rows, places: Pl
     """The rows as the `transitions` table."""
     policy = spec.policy
     state_size = 0 if rows.state is None else rows.state.shape[1]
-    schema = tables.transitions(policy.observation, policy.action, state_size=state_size)
+    schema = tables.transitions(policy.observation, policy.action, state_size=state_size,
+                                masked=policy.action_mask != "")  # fmt: skip
     env_index = env_indices(spec, task, places.env)
     columns = {
         "episode_id": pa.array(episode_ids(env_index, places.ordinal)),
@@ -38,6 +40,11 @@ def transitions_table(spec: RolloutSpec, task: GroupTask, rows: Rows, places: Pl
     }
     if rows.raw_action is not None:
         columns["raw_action"] = codec.encode_space(policy.action, {"": rows.raw_action})
+    if policy.action_mask:
+        allowed = action_mask(rows.observation[policy.action_mask])
+        columns["action_mask"] = pa.FixedSizeListArray.from_arrays(
+            pa.array(allowed.reshape(-1)), type=schema.field("action_mask").type
+        )
     if rows.state is not None:
         columns["state"] = pa.FixedSizeListArray.from_arrays(
             pa.array(rows.state.reshape(-1)), type=schema.field("state").type

@@ -84,13 +84,14 @@ def fold(
     ]
 
 
-def transitions(observation: SpaceSpec, action: SpaceSpec, *, state_size: int = 0) -> pa.Schema:
+def transitions(observation: SpaceSpec, action: SpaceSpec, *, state_size: int = 0, masked: bool = False) -> pa.Schema:
     """One row per env step: what was seen, what was done, and what the same `env.step` call returned.
 
     `final_observation` is the true successor and stands only in the last row of an episode or of the environment's
     share of the file; everywhere else the successor is the next row. `raw_action` (box actions only) is the sample
     before clipping, to which `action_log_prob` belongs. `state` (recurrent policies only) is the policy's state before
-    the step, `state_size` numbers.
+    the step, `state_size` numbers. `action_mask` (with `masked`, policies that obey one only) says which choices were
+    allowed, component after component of a multi-discrete action; an off-policy estimate has to know.
     """
     fields = [
         pa.field("episode_id", pa.int64(), nullable=False),
@@ -109,6 +110,9 @@ def transitions(observation: SpaceSpec, action: SpaceSpec, *, state_size: int = 
         pa.field("action_log_prob", pa.float64()),  # NULL: unknown, a script that does not say
         pa.field("policy_version", pa.int64(), nullable=False),
     ]
+    if masked:
+        allowed = pa.list_(pa.field("element", pa.bool_(), nullable=False), sum(action.only.n))
+        fields.append(pa.field("action_mask", allowed, nullable=False))
     if state_size:
         fields.append(pa.field("state", pa.list_(pa.field("element", pa.float32(), nullable=False), state_size)))
     return pa.schema(fields, metadata={"spark_rl.schema_version": str(SCHEMA_VERSION)})
