@@ -54,7 +54,7 @@ def model_of(spec: EnvSpec) -> Model:
                             "env.unwrapped.P and initial_state_distrib", "play episodes instead")  # fmt: skip
         num_actions = len(table[0])
         rows = [(s * num_actions + a, *outcome) for s in table for a in table[s] for outcome in table[s][a]]
-        limit = env.spec.max_episode_steps if env.spec is not None else None
+        limit = spec.max_episode_steps or (env.spec.max_episode_steps if env.spec is not None else 0)
     finally:
         env.close()
     pair, probability, successor, reward, terminated = (np.array(column) for column in zip(*rows, strict=True))

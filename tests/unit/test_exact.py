@@ -83,3 +83,18 @@ def test_an_environment_without_a_table_is_refused() -> None:
         exact.model_of(env_spec("CartPole-v1"))
     with pytest.raises(UserError, match="set env.max_episode_steps"):
         exact.horizon_of(exact.model_of(env_spec("CliffWalking-v1")))
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_the_deep_seas_table_says_what_its_steps_do_and_its_optimum_is_0_99(size: int) -> None:
+    env = env_spec("spark_rl.envs.gridworlds:DeepSea", size=size, mapping_seed=3, max_episode_steps=size)
+    model, world = exact.model_of(env), make_single(env)
+    assert exact.best_value(model, horizon=size) == pytest.approx(0.99)
+    rng, table = np.random.default_rng(0), world.unwrapped.P
+    for _ in range(20):
+        state, _ = world.reset()
+        for t in range(size):
+            action = int(rng.integers(2))
+            [(_, after, reward, end)] = table[int(state)][action]
+            state, got, terminated, _, _ = world.step(action)
+            assert (int(state), got, terminated) == (after, reward, end) and terminated == (t == size - 1)
