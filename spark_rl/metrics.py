@@ -59,6 +59,8 @@ NAMES: dict[str, str] = {
     "learner/value_mean": "mean over states of the best action's value, reward units",
     "learner/pairs_visited": "state-action pairs that were tried at least once since the start of the run",
     "learner/rows_replayed": "rows drawn from all stored ones and learned from again in this iteration",
+    "learner/critic_loss": "mean loss of the action values over the iteration's gradient steps",
+    "learner/replay_rows": "rows in the replay window",
     "learner/exploration": "epsilon, or temperature, that the next version explores with",
 }
 

@@ -6,17 +6,25 @@ from typing import Any
 from spark_rl.errors import UserError
 
 ALGORITHMS = {
+    "a2c": "spark_rl.algorithms.a2c:A2C",
+    "dqn": "spark_rl.algorithms.dqn:DQN",
     "double_q_learning": "spark_rl.algorithms.tabular:Tabular",
     "expected_sarsa": "spark_rl.algorithms.tabular:Tabular",
+    "impala": "spark_rl.algorithms.impala:IMPALA",
     "ppo": "spark_rl.algorithms.ppo:PPO",
     "q_learning": "spark_rl.algorithms.tabular:Tabular",
+    "reinforce": "spark_rl.algorithms.reinforce:Reinforce",
     "sarsa": "spark_rl.algorithms.tabular:Tabular",
 }
 
 # Sections [algorithm] that live in a module without torch: a mistake in a config is told before torch is imported, and
 # torch is imported while the executors' workers start. An algorithm that is not here has its Config in its own file.
 CONFIGS = {
+    "a2c": "spark_rl.algorithms.policy_gradient_config:A2CConfig",
+    "dqn": "spark_rl.algorithms.dqn_config:DQNConfig",
+    "impala": "spark_rl.algorithms.policy_gradient_config:ImpalaConfig",
     "ppo": "spark_rl.algorithms.ppo_config:PPOConfig",
+    "reinforce": "spark_rl.algorithms.policy_gradient_config:ReinforceConfig",
 }
 
 

@@ -70,6 +70,11 @@ class Replay:
         return list(self._to_recall)
 
     @property
+    def iterations(self) -> list[int]:
+        """The window, oldest first."""
+        return list(self._window)
+
+    @property
     def oldest(self) -> int:
         """The first iteration of the window; RunError while it is empty."""
         if not self._window:

@@ -43,6 +43,14 @@ def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
         from spark_rl.policies.tabular import TabularActing
 
         return TabularActing(spec, tensors)
+    if spec.kind == "q":
+        if spec.network == "nature_cnn":
+            from spark_rl.policies.acting_q_torch import QCNNActing
+
+            return QCNNActing(spec, tensors)
+        from spark_rl.policies.acting_q import QMLPActing
+
+        return QMLPActing(spec, tensors)
     if spec.kind != "actor_critic":
         from spark_rl.policies.fixed import ScriptedActing, UniformActing
 

@@ -10,15 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from spark_rl.errors import UserError
-from spark_rl.policies.networks import (
-    HIDDEN_GAIN,
-    AutogradNetwork,
-    Memory,
-    Output,
-    Parameter,
-    features_of,
-    head_parameters,
-)
+from spark_rl.policies.flat import Parameter
+from spark_rl.policies.networks import HIDDEN_GAIN, AutogradNetwork, Memory, Output, features_of, head_parameters
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf
 

@@ -9,14 +9,8 @@ import torch
 from torch import Tensor
 
 from spark_rl.policies.features import width
-from spark_rl.policies.networks import (
-    HIDDEN_GAIN,
-    AutogradNetwork,
-    Memory,
-    Output,
-    Parameter,
-    head_parameters,
-)
+from spark_rl.policies.flat import Parameter
+from spark_rl.policies.networks import HIDDEN_GAIN, AutogradNetwork, Memory, Output, head_parameters
 from spark_rl.policies.spec import PolicySpec
 
 GATES = {"lstm": 4, "gru": 3}

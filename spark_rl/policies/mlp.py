@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from spark_rl.policies.features import width
-from spark_rl.policies.networks import HEAD_GAIN, HIDDEN_GAIN, Memory, Network, Output, Parameter, Slopes, num_params
+from spark_rl.policies.flat import Parameter
+from spark_rl.policies.networks import HEAD_GAIN, HIDDEN_GAIN, Memory, Network, Output, Slopes, num_params
 from spark_rl.policies.spec import PolicySpec
 
 TOWERS = ("actor", "critic")

@@ -7,31 +7,19 @@ and Adam a handful of calls, whatever the number of layers. N rows, F flat featu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spark_rl.errors import RunError
 from spark_rl.policies.distributions import family
 from spark_rl.policies.features import Features
+from spark_rl.policies.flat import FlatParameters, Parameter
 from spark_rl.policies.spec import PolicySpec
 
 HEAD_GAIN = {"actor": 0.01, "critic": 1.0}  # a near-uniform first policy; Andrychowicz et al. 2020, section 3.2
 HIDDEN_GAIN = math.sqrt(2.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One named part of the flat vector: orthogonal with `gain` where that is positive, else filled with `value`."""
-
-    name: str
-    shape: tuple[int, ...]
-    gain: float = 0.0
-    value: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,7 +54,7 @@ class Slopes:
     value: Tensor
 
 
-class Network:
+class Network(FlatParameters):
     """Parameters, their names and their gradient; forward and backward pass are a subclass's.
 
     An algorithm gives the slopes at the output in closed form or from autograd, as it likes: the network asks for
@@ -76,11 +64,7 @@ class Network:
     def __init__(self, spec: PolicySpec, parameters: list[Parameter], *, seed: int, device: torch.device) -> None:
         if spec.action.only.kind == "box":
             parameters = [*parameters, Parameter("log_std", (spec.action.only.size,), value=spec.log_std_init)]
-        self.parameters = tuple(parameters)
-        # Drawn on the CPU whatever the device, so that a seed means the same weights everywhere.
-        rng = torch.Generator().manual_seed(seed)
-        parts = [_initial(parameter, rng).flatten() for parameter in parameters]
-        self.flat = torch.cat(parts).to(device)
+        super().__init__(parameters, seed=seed, device=device)
         self.gradient = torch.zeros_like(self.flat)
 
     def __call__(
@@ -95,32 +79,6 @@ class Network:
     def backward(self, output: Output, slopes: Slopes) -> Tensor:
         """Overwrites `gradient` with that of the loss whose derivatives at the output are `slopes`; returns it."""
         raise NotImplementedError
-
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Name -> view of a vector that is laid out like `flat`."""
-        result, first = {}, 0
-        for parameter in self.parameters:
-            size = math.prod(parameter.shape)
-            result[parameter.name] = flat[first : first + size].view(parameter.shape)
-            first += size
-        return result
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """Name -> a copy of the parameter."""
-        return {name: view.cpu().numpy().copy() for name, view in self.views(self.flat).items()}
-
-    def load_weights(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Inverse of `weights`; other names are ignored. RunError where a name is missing or has another shape."""
-        for name, view in self.views(self.flat).items():
-            got = tensors.get(name)
-            if got is None or got.shape != tuple(view.shape):
-                raise RunError(
-                    f"weights {name!r}",
-                    "nothing" if got is None else f"shape {list(got.shape)}",
-                    f"shape {list(view.shape)}",
-                    "these weights belong to another policy",
-                )
-            view.copy_(torch.from_numpy(np.ascontiguousarray(got)))
 
 
 class AutogradNetwork(Network):
@@ -183,10 +141,3 @@ def features_of(spec: PolicySpec) -> Features:
 def num_params(spec: PolicySpec) -> int:
     """Outputs of the policy head."""
     return family(spec.action.only).num_params
-
-
-def _initial(parameter: Parameter, rng: torch.Generator) -> Tensor:
-    tensor = torch.full(parameter.shape, parameter.value)
-    if parameter.gain > 0.0:
-        torch.nn.init.orthogonal_(tensor, gain=parameter.gain, generator=rng)
-    return tensor
