@@ -8,17 +8,20 @@ import numpy as np
 
 from spark_rl import seeding
 from spark_rl.envs.group import make_group
+from spark_rl.errors import RunError
 from spark_rl.rollout.deadline import deadline
 from spark_rl.rollout.run import policy_for
 from spark_rl.rollout.spec import RolloutSpec
 
 # Environments stepped together; more only costs memory.
 _WIDTH = 64
+# No environment we know of has longer episodes (ALE's end after 27,000 steps); one without an end would never be judged.
+_LONGEST = 500_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationTask:
-    """`num_episodes` episodes numbered from `first_episode`; the seed of each depends on its number alone."""
+    """`num_episodes` episodes numbered from `first_episode`; each has its own start, the same for every policy."""
 
     policy_version: int
     first_episode: int
@@ -50,13 +53,20 @@ def _first_episodes(spec: RolloutSpec, first: int, num: int, weights: bytes) -> 
     policy = policy_for(spec, weights)
     group = make_group(spec.env, native=spec.native, seed=spec.seed, stream=seeding.EVALUATION, first_env=first,
                        num_envs=num)  # fmt: skip
-    group.start(0)
     state = policy.initial_state(num)
     returns, lengths = np.zeros(num), np.zeros(num, np.int64)
     over, terminated = np.zeros(num, bool), np.zeros(num, bool)
     with deadline(spec.deadline_s, f"evaluation of {spec.env.id}, episodes {first} to {first + num - 1}") as arm:
+        arm()
+        group.start(0)
         while not over.all():
             arm()
+            if lengths.max() >= _LONGEST:
+                raise RunError(
+                    where=f"evaluation of {spec.env.id}, episode {first + int(lengths.argmax())}",
+                    got=f"no end after {_LONGEST:,} steps", wanted="episodes that end",
+                    todo="set a time limit: [env] max_episode_steps",
+                )  # fmt: skip
             act = policy.act_greedy(group.observation, state)
             step = group.step(act.action)
             state = act.state
