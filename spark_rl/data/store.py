@@ -17,6 +17,7 @@ from spark_rl import files, metrics
 from spark_rl.errors import RunError, UserError
 from spark_rl.schema import layout
 from spark_rl.schema.reports import FileReport, GroupReport
+from spark_rl.schema.tables import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +97,28 @@ class RunStore:
             ) from error  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
-        """The content of run.json; UserError where there is no run."""
+        """The content of run.json; UserError where there is no run, or one that this version cannot read."""
         try:
-            return dict(json.loads(self.root.read(layout.RUN)))
+            content = self.root.read(layout.RUN)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 where=f"run directory {self.name}", got=f"no {layout.RUN}", wanted="the directory of a run",
                 todo="check the path; `train CONFIG --run URI` begins a run",
             ) from error  # fmt: skip
+        try:
+            found = dict(json.loads(content))
+            version = int(found["schema_version"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                where=f"{self.name}/{layout.RUN}", got="a file that is damaged, or no run's",
+                wanted="what `train` wrote there", todo="restore it from a copy, or choose another run",
+            ) from error  # fmt: skip
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                where=f"{self.name}/{layout.RUN}", got=f"schema_version {version}",
+                wanted=f"at most {SCHEMA_VERSION}: a newer spark_rl wrote this run", todo="upgrade spark_rl",
+            )  # fmt: skip
+        return found
 
     # -- iterations
 

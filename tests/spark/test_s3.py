@@ -105,7 +105,7 @@ def test_the_same_rows_and_weights_without_a_rename(on_s3: SparkSession, run_uri
 
 
 def test_only_commit_records_decide(on_s3: SparkSession, run_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An iteration fails for good after one of its files has its final name. Nobody counts it, and a resume mends it."""
+    """An iteration fails after a file has its final name: nobody counts the file, and a resume mends it."""
     text = harness.toml("native")
     plan = chaos.Plan(what="raise", when="half", tasks=((3, 1),), always=True)
     monkeypatch.setattr(driver, "collect_partition", partial(chaos.collect_partition, plan))
