@@ -43,7 +43,7 @@ NAMES: dict[str, str] = {
     "evaluation/return_high": "upper end of the 95 % bootstrap interval of the mean",
     "evaluation/length_mean": "env steps of the evaluation's episodes",
     "evaluation/episodes": "episodes of the evaluation",
-    "learner/policy_loss": "clipped surrogate, mean per row; lower is better only within one iteration",
+    "learner/policy_loss": "the policy's part of the loss, mean per row; lower is better only within one iteration",
     "learner/value_loss": "squared error of the value head, mean per row, (scaled) reward units squared",
     "learner/entropy": "mean entropy of the policy over the batch, nats",
     "learner/approx_kl": "KL(old || new) by the k3 estimator over the last epoch, nats",

@@ -65,6 +65,7 @@ class Steps:
     value: np.ndarray  # float64 [N], V before the update
     next_value: np.ndarray  # float64 [N], V of the true successor
     terminated: np.ndarray  # bool [N]
+    truncated: np.ndarray  # bool [N]
     cut: np.ndarray  # bool [N]: the next row is not the successor, though the episode did not terminate
     log_ratio: np.ndarray | None = None  # float64 [N], log pi(a|s) of now less that of the policy that acted
 
@@ -278,6 +279,7 @@ class ActorCritic:
             value=value,
             next_value=successor_values(value, batch.last_row, final_value),
             terminated=batch.terminated,
+            truncated=batch.truncated,
             cut=last & ~batch.terminated,
         )
 

@@ -6,6 +6,20 @@ import torch
 from torch import Tensor
 
 
+def policy_gradient(log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """Score-function estimate, to be minimised: [N], [N] -> []; the gradient reaches `log_prob` only.
+
+    Its value says nothing, its gradient is minus that of the expected return.
+    Source: Williams 1992; Sutton et al. 2000, "Policy gradient methods with function approximation".
+    """
+    return -(log_prob * advantage.detach()).mean()
+
+
+def policy_gradient_slope(advantage: Tensor) -> Tensor:
+    """Derivative of `policy_gradient` with respect to each log-probability: [N] -> [N]."""
+    return advantage * (-1.0 / len(advantage))
+
+
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, *, clip: float) -> Tensor:
     """Proximal policy optimization's pessimistic bound, to be minimised: [N], [N] -> [].
 

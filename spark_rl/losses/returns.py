@@ -64,6 +64,52 @@ def discounted_returns(
     return result
 
 
+def vtrace(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    log_ratio: Tensor,
+    *,
+    discount: float,
+    lam: float = 1.0,
+    rho_clip: float = 1.0,
+    c_clip: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Value targets and policy-gradient advantages from steps that another policy took.
+
+    Every tensor is [T, B], as in `gae`; `log_ratio` is log pi(a|s) under the policy that learns minus that under the
+    policy that acted. `rho_clip` bounds the weight of each temporal difference (and so decides which policy's value is
+    learned), `c_clip` how far differences are passed back. On-policy, with clips of 1 or more and lam = 1, the targets
+    are n-step returns and the advantages those less the values. The results carry no gradient.
+
+    Raises ValueError naming the first tensor whose shape differs from `reward`.
+    Source: Espeholt et al. 2018, arXiv:1802.01561, equation 1 and remark 1; lam as in remark 2.
+    """
+    _same_shape(
+        reward, value=value, next_value=next_value, terminated=terminated, truncated=truncated, log_ratio=log_ratio
+    )
+    with torch.no_grad():
+        goes_on = (~terminated).to(reward)
+        joined = ~(terminated | truncated)
+        ratio = log_ratio.exp()
+        rho = ratio.clamp(max=rho_clip)
+        delta = rho * (reward + discount * goes_on * next_value - value)
+        carry = discount * lam * ratio.clamp(max=c_clip) * joined.to(reward)
+        correction = torch.empty_like(delta)
+        running = torch.zeros_like(delta[0])
+        for t in range(len(delta) - 1, -1, -1):
+            running = delta[t] + carry[t] * running
+            correction[t] = running
+        target = value + correction
+        # The successor's target is the next row's, but for a fragment's last step and where the row is cut off.
+        following = next_value.clone()
+        following[:-1] = torch.where(joined[:-1], target[1:], next_value[:-1])
+        advantage = rho * (reward + discount * goes_on * following - value)
+    return target, advantage
+
+
 def _same_shape(reward: Tensor, **others: Tensor) -> None:
     for name, tensor in others.items():
         if tensor.shape != reward.shape:
