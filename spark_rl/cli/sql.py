@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from spark_rl.cli.options import Json, Properties, SparkConf, session
+from spark_rl.cli.options import Json, Properties, SparkConf, print_facts, session
 from spark_rl.errors import UserError
 
 
@@ -19,7 +19,7 @@ def sql(
     spark_conf: SparkConf = None,
     properties_file: Properties = None,
 ) -> None:
-    """Query the views transitions, transitions_with_next, episodes, iterations, policies; alone, list them."""
+    """Query the views of a run's tables; without a query, list the views and the question that each answers."""
     if as_json and as_csv:
         raise UserError("sql", "--json and --csv", "one of them", "take one out")
     text = query_text(query, file)
@@ -28,15 +28,18 @@ def sql(
         from spark_rl.sql import views
 
         views.register(spark, runs)
-        queries.run(spark, text, output="json" if as_json else "csv" if as_csv else "table", stream=sys.stdout)
+        if text is None:
+            print_facts(views.questions())
+        else:
+            queries.run(spark, text, output="json" if as_json else "csv" if as_csv else "table", stream=sys.stdout)
 
 
-def query_text(query: str | None, file: Path | None) -> str:
-    """The query of -e or -f; SHOW VIEWS where neither is given. Raises UserError for both and for a bad file."""
+def query_text(query: str | None, file: Path | None) -> str | None:
+    """The query of -e or -f; None where neither is given. Raises UserError for both and for a bad file."""
     if query is not None and file is not None:
         raise UserError("sql", "-e and -f", "one query", "take one out")
     if file is None:
-        return query if query is not None else "SHOW VIEWS"
+        return query
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
