@@ -133,7 +133,7 @@ def test_where_a_query_comes_from(tmp_path: Path) -> None:
     file.write_text("SELECT 2")
     assert query_text(None, file) == "SELECT 2"
     assert query_text("SELECT 1", None) == "SELECT 1"
-    assert query_text(None, None) == "SHOW VIEWS"
+    assert query_text(None, None) is None
     with pytest.raises(UserError, match="got -e and -f; wanted one query"):
         query_text("SELECT 1", file)
     with pytest.raises(UserError, match="No such file"):
