@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -127,7 +127,7 @@ def test_native_that_is_not_there_is_refused() -> None:
 class Careless(toys.Scripted):
     """Forgets on restore: a part of its state lives outside the object."""
 
-    hidden: Any = {}
+    hidden: ClassVar[dict[int, int]] = {}
 
     def look(self) -> np.ndarray:
         self.hidden[id(self)] = self.hidden.get(id(self), 0) + 1
@@ -152,7 +152,9 @@ def test_the_proof_goes_over_an_end_of_every_environment(monkeypatch: pytest.Mon
     assert plan(env_spec("Pendulum-v1")).carry == "replay"  # whose episodes last 200 steps, more than the proof
 
 
-@pytest.mark.parametrize("env", [env_spec("CartPole-v1"), env_spec("Pendulum-v1", STACK, RECORD)], ids=["native", "sync"])
+@pytest.mark.parametrize(
+    "env", [env_spec("CartPole-v1"), env_spec("Pendulum-v1", STACK, RECORD)], ids=["native", "sync"]
+)
 def test_a_capture_has_the_same_bytes_from_the_original_and_from_its_copy(env: EnvSpec) -> None:
     found = plan(env)
 

@@ -20,8 +20,14 @@ LEAVES = {
     "binary": Leaf("", "multi_binary", "int8", (2,)),
 }
 FINE = {"box": [[0, 1e30]], "discrete": [-1, 1], "multi": [[0, 1], [1, 4]], "binary": [[0, 1]]}
-BAD = {"box": [[np.nan, 0], [0, np.inf]], "discrete": [-2, 2], "multi": [[0, 0], [2, 1], [0, 5]], "binary": [[0, 2], [-1, 0]]}
-WHERE = r"environment Toy-v0 number 1{env}, episode {episode} \(seed the vector environment's own\), step {t}, action .*{action}"
+BAD = {
+    "box": [[np.nan, 0], [0, np.inf]],
+    "discrete": [-2, 2],
+    "multi": [[0, 0], [2, 1], [0, 5]],
+    "binary": [[0, 2], [-1, 0]],
+}
+SEED = r"\(seed the vector environment's own\)"
+WHERE = rf"environment Toy-v0 number 1{{env}}, episode {{episode}} {SEED}, step {{t}}, action .*{{action}}"
 
 
 def rows_of(leaf: Leaf, fine: Any) -> tuple[Rows, Places]:
@@ -29,10 +35,13 @@ def rows_of(leaf: Leaf, fine: Any) -> tuple[Rows, Places]:
     observation = np.array([fine] * 8, leaf.dtype)
     last_row = np.array([1, 3, 7])
     none = np.zeros(8, bool)
-    rows = Rows(observation={"": observation}, action=np.arange(40, 48), raw_action=None, reward=np.zeros(8), terminated=none,
+    rows = Rows(observation={"": observation}, action=np.arange(40, 48), raw_action=None, reward=np.zeros(8),
+                terminated=none,
                 truncated=none, log_prob=none, state=None, counts=np.array([4, 4]), last_row=last_row,
                 final_observation={"": observation[last_row].copy()})  # fmt: skip
-    places = Places(env=np.repeat([0, 1], 4), ordinal=np.array([5, 5, 6, 6, 2, 2, 2, 2]), t=np.array([8, 9, 0, 1, 0, 1, 2, 3]))
+    places = Places(
+        env=np.repeat([0, 1], 4), ordinal=np.array([5, 5, 6, 6, 2, 2, 2, 2]), t=np.array([8, 9, 0, 1, 0, 1, 2, 3])
+    )
     return rows, places
 
 

@@ -14,7 +14,9 @@ FILES = ("weights.safetensors", "learner.safetensors", "checkpoint.json")
 
 
 def save(root: Root, iteration: int) -> Checkpoint:
-    made = Checkpoint(iteration, 10 * iteration, b"w%d" % iteration, b"s%d" % iteration, '{"a":1}', "done" if iteration == 9 else "")
+    made = Checkpoint(
+        iteration, 10 * iteration, b"w%d" % iteration, b"s%d" % iteration, '{"a":1}', "done" if iteration == 9 else ""
+    )
     made.save(root)
     return made
 
@@ -51,7 +53,9 @@ def test_a_damaged_checkpoint_is_none_and_the_one_before_it_counts(name: str, da
     assert newest(root, [1, 2]) == before
 
 
-def test_a_save_that_is_killed_at_any_file_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_is_killed_at_any_file_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = open_root(str(tmp_path))
     before = save(root, 1)
     for number in range(len(FILES)):
@@ -64,9 +68,10 @@ def test_a_save_that_is_killed_at_any_file_leaves_the_one_before(tmp_path: Path,
                 raise KeyboardInterrupt
             _write(self, relative, content)  # type: ignore[operator]
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Root, "write", dying)
+        monkeypatch.setattr(Root, "write", dying)
+        with pytest.raises(KeyboardInterrupt):
             save(root, 2)
+        monkeypatch.undo()
         assert newest(root, [1, 2]) == before
     assert save(root, 2) == newest(root, [1, 2])
 

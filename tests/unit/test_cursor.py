@@ -22,10 +22,14 @@ arrays = st.builds(
     st.sampled_from(DTYPES), st.lists(st.integers(0, 3), max_size=3).map(tuple), st.integers(0, 99),
 )  # fmt: skip
 named = st.dictionaries(st.sampled_from(["", "a", "a.b", "pose._0", "t", "tree", "observation/x"]), arrays, max_size=4)
-trees = st.recursive(st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), lambda inner: st.lists(inner, max_size=3))
+trees = st.recursive(
+    st.none() | st.integers() | st.floats(allow_nan=False) | st.text(), lambda inner: st.lists(inner, max_size=3)
+)
 
 
-def cursor_of(num: int, observation: dict[str, np.ndarray], kept: dict[str, np.ndarray], tree: Any, state: Any) -> Cursor:
+def cursor_of(
+    num: int, observation: dict[str, np.ndarray], kept: dict[str, np.ndarray], tree: Any, state: Any
+) -> Cursor:
     rng = np.random.default_rng(num)
     carried = Carried(observation=observation, pending=rng.random(num) < 0.5, episode=rng.integers(0, 2**40, num),
                       tree=tree, arrays=kept)  # fmt: skip

@@ -34,12 +34,15 @@ def random_rows(rng: np.random.Generator, num_envs: int, longest: int, end: floa
 def random_cursor(rng: np.random.Generator, num_envs: int) -> Cursor:
     t = rng.integers(0, 3, num_envs) * rng.integers(0, 50, num_envs)  # a third of them stand at a beginning
     carried = Carried(observation={}, pending=np.zeros(num_envs, bool), episode=rng.integers(0, 2**33, num_envs))
-    return Cursor(carried=carried, t=t.astype(np.int32), episode_return=np.where(t > 0, rng.integers(-99, 99, num_envs), 0.0),
+    so_far = np.where(t > 0, rng.integers(-99, 99, num_envs), 0.0)
+    return Cursor(carried=carried, t=t.astype(np.int32), episode_return=so_far,
                   first_iteration=rng.integers(0, ITERATION, num_envs).astype(np.int32),
                   policy_version_min=rng.integers(0, VERSION, num_envs))  # fmt: skip
 
 
-def by_loop(rows: Rows, cursor: Cursor, *, cut: bool) -> tuple[list[tuple[int, int, int]], list[dict[str, Any]], list[Any]]:
+def by_loop(
+    rows: Rows, cursor: Cursor, *, cut: bool
+) -> tuple[list[tuple[int, int, int]], list[dict[str, Any]], list[Any]]:
     """Rows' places, the episodes that ended, and where each environment stands: row by row."""
     places, ended, after, row = [], [], [], 0
     for env, count in enumerate(rows.counts.tolist()):

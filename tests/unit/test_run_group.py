@@ -229,7 +229,9 @@ def test_a_broken_environment_is_named_with_seed_step_and_action(
     if fault == "outside":
         found = plan(env_spec("toys:Faulty", fault="outside"), carry="cut")
     spec = rollout_spec(tmp_path, found, deadline_s=0.2, steps_per_env=steps)
-    spec = type(spec)(**{name: getattr(spec, name) for name in spec.__slots__} | {"env": env_spec("toys:Faulty", fault=fault)})
+    spec = type(spec)(
+        **{name: getattr(spec, name) for name in spec.__slots__} | {"env": env_spec("toys:Faulty", fault=fault)}
+    )
     seed = seeding.integer(spec.seed, seeding.ENVIRONMENT, 3, 0)
     wanted = rf"environment toys:Faulty number 3, episode 0 \(seed {seed}\), {got}"
     with pytest.raises(RunError) as caught:

@@ -48,7 +48,9 @@ def test_neighbours_and_trailing_zeros_are_different_places() -> None:
 
 def test_the_numbers_do_not_change_with_versions_or_processes() -> None:
     """Pinned: a change here would make every stored run impossible to reproduce."""
-    code = "from spark_rl import seeding; print(seeding.integer(7, 2, 3, 4), seeding.generator(7, 1, 2, 3).integers(1000))"
+    code = (
+        "from spark_rl import seeding; print(seeding.integer(7, 2, 3, 4), seeding.generator(7, 1, 2, 3).integers(1000))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     here = (seeding.integer(7, 2, 3, 4), int(seeding.generator(7, 1, 2, 3).integers(1000)))
     assert tuple(map(int, done.stdout.split())) == here == PINNED

@@ -89,7 +89,9 @@ def test_other_observation_spaces_are_refused(space: Any) -> None:
         observation_spec(space, "Toy-v0")
 
 
-@pytest.mark.parametrize("space", [spaces.MultiBinary(2), spaces.Box(0, 9, (2,), np.int64), spaces.Dict(a=spaces.Discrete(2))])
+@pytest.mark.parametrize(
+    "space", [spaces.MultiBinary(2), spaces.Box(0, 9, (2,), np.int64), spaces.Dict(a=spaces.Discrete(2))]
+)
 def test_other_action_spaces_are_refused(space: Any) -> None:
     with pytest.raises(UserError, match="action space of Toy-v0: got .*; wanted Discrete, MultiDiscrete or a Box"):
         action_spec(space, "Toy-v0")
@@ -118,7 +120,8 @@ def test_what_numpy_would_bend_into_shape_is_refused(leaf: Leaf, value: Any) -> 
 
 @pytest.mark.parametrize(
     ("leaf", "value"),
-    [(FLOATS, [1, 2]), (BYTES, np.array([0, 255])), (CHOICE, 3), (CHOICE, np.int32(1)), (CHOICES, [1, 7]), (BITS, [True, False])],
+    [(FLOATS, [1, 2]), (BYTES, np.array([0, 255])), (CHOICE, 3), (CHOICE, np.int32(1)), (CHOICES, [1, 7]),
+     (BITS, [True, False])],
 )  # fmt: skip
 def test_what_fits_in_another_type_is_taken(leaf: Leaf, value: Any) -> None:
     np.testing.assert_array_equal(fitting(leaf, value, leaf.shape), value)

@@ -54,7 +54,8 @@ def changed() -> Env:
     env.current = env.parts[1]
     env.values = {
         "flags": {3, 1, 2}, ("tuple", 1): deque([1, 2], maxlen=3), "nan": float("nan"), "inf": -float("inf"),
-        "big": 2**100, "bytes": b"\x00\xff", "f": np.float32(0.1), "zero": np.array(1.5), "map": np.array([[b"SF", b"G"]]),
+        "big": 2**100, "bytes": b"\x00\xff", "f": np.float32(0.1), "zero": np.array(1.5),
+        "map": np.array([[b"SF", b"G"]]),
         "phase": Phase.STORM, "slotted": None, "text": "x", "bool": np.bool_(True), "frozen": frozenset({"a", "b"}),
     }  # fmt: skip
     return env

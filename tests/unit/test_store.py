@@ -20,6 +20,7 @@ from spark_rl.rollout import run
 from spark_rl.rollout.spec import RolloutSpec
 from spark_rl.schema import layout
 from spark_rl.schema.reports import GroupReport
+from spark_rl.schema.tables import SCHEMA_VERSION
 
 
 @pytest.fixture
@@ -104,7 +105,9 @@ def test_temporary_files_of_killed_attempts_are_no_rows(spec: RolloutSpec) -> No
     assert visible(spec) == 48
 
 
-def test_a_twin_that_goes_on_writing_does_not_stop_the_commit(spec: RolloutSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_twin_that_goes_on_writing_does_not_stop_the_commit(
+    spec: RolloutSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reports = reports_of(spec)
     delete = Root.delete
 
@@ -168,6 +171,12 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, number: int, *, after: bool) -> lis
     return log
 
 
+def collect_until_killed(spec: RolloutSpec, number: int, *, after: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, number, after=after)
+        collect(spec, 2)
+
+
 def operations(spec: RolloutSpec) -> int:
     with pytest.MonkeyPatch.context() as patch:
         log = kill_at(patch, 10**6, after=False)
@@ -186,9 +195,8 @@ def test_whenever_the_driver_dies_the_second_try_gives_the_same_bytes(tmp_path: 
         spec = rollout_spec(tmp_path / str(number), env)
         store = RunStore(spec.run_uri)
         run.forget()
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            kill_at(patch, number, after=after)
-            collect(spec, 2)
+        with pytest.raises(Killed):
+            collect_until_killed(spec, number, after=after)
         committed = store.iterations()
         rows = visible(spec)
         assert rows in (48 * len(committed), 48 * (len(committed) + 1)), number  # whole iterations only
@@ -208,9 +216,11 @@ def test_a_run_begins_once_and_in_an_empty_place(tmp_path: Path) -> None:
     store = RunStore(str(tmp_path / "run"))
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.run.json.0123.tmp").write_bytes(b"{")  # killed while it began
-    store.create({"seed": 1})
-    assert store.describe() == {"seed": 1}
-    with pytest.raises(UserError, match="a run that has begun already; wanted a new directory; continue it with --resume"):
+    store.create({"schema_version": SCHEMA_VERSION, "seed": 1})
+    assert store.describe() == {"schema_version": SCHEMA_VERSION, "seed": 1}
+    with pytest.raises(
+        UserError, match="a run that has begun already; wanted a new directory; continue it with --resume"
+    ):
         store.create({})
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.tex").write_text("")

@@ -74,7 +74,9 @@ def same_bits(got: np.ndarray, wanted: np.ndarray) -> None:
 
 shapes = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 plain_leaves = st.one_of(
-    st.builds(lambda dtype, shape: Leaf("", "box", dtype, shape), st.sampled_from(["float32", "uint8", "int64"]), shapes),
+    st.builds(
+        lambda dtype, shape: Leaf("", "box", dtype, shape), st.sampled_from(["float32", "uint8", "int64"]), shapes
+    ),
     st.just(Leaf("", "discrete", "int64", (), n=(4,), start=(0,))),
     st.just(Leaf("", "multi_discrete", "int64", (2,), n=(4, 5), start=(0, 0))),
     shapes.map(lambda shape: Leaf("", "multi_binary", "int8", shape)),
@@ -125,7 +127,9 @@ def test_any_space_and_any_ends_come_back_to_the_bit(
     same_bits(batch.t, places.t)
     assert batch.last_row.tolist() == rows.last_row.tolist()
     assert batch.env_index.tolist() == (places.env + 8).tolist()  # group 2 of 4 environments each
-    assert batch.episode_id.tolist() == [int(e + 8) * 2**32 + int(o) for e, o in zip(places.env, places.ordinal, strict=True)]
+    assert batch.episode_id.tolist() == [
+        int(e + 8) * 2**32 + int(o) for e, o in zip(places.env, places.ordinal, strict=True)
+    ]
     assert batch.policy_version.tolist() == [2] * batch.num_rows
     plain(stored, rows, observation)
 
@@ -165,7 +169,9 @@ def test_floats_are_split_into_byte_streams_and_have_no_dictionary() -> None:
     box = SpaceSpec((Leaf("", "box", "float32", (2,)),))
     spec = spec_of(VECTOR, box)
     rows, places = random_rows(spec, [300, 200], np.random.default_rng(0))
-    group = pq.ParquetFile(pa.BufferReader(encode(writer.transitions_table(spec, TASK, rows, places), "zstd"))).metadata.row_group(0)
+    group = pq.ParquetFile(
+        pa.BufferReader(encode(writer.transitions_table(spec, TASK, rows, places), "zstd"))
+    ).metadata.row_group(0)
     columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
     for name in ("observation", "final_observation", "action", "raw_action"):
         column = columns[f"{name}.list.element"]
@@ -181,7 +187,9 @@ def test_a_reader_of_the_file_alone_finds_shapes_and_version() -> None:
     image = SpaceSpec((Leaf("", "box", "uint8", (2, 3)),))
     spec = spec_of(image)
     rows, places = random_rows(spec, [2], np.random.default_rng(0))
-    schema = pq.ParquetFile(pa.BufferReader(encode(writer.transitions_table(spec, TASK, rows, places), "zstd"))).schema_arrow
+    schema = pq.ParquetFile(
+        pa.BufferReader(encode(writer.transitions_table(spec, TASK, rows, places), "zstd"))
+    ).schema_arrow
     assert json.loads(schema.field("observation").metadata[b"spark_rl.shape"]) == [2, 3]
     assert schema.metadata[b"spark_rl.schema_version"] == b"1"
     assert schema.field("observation").type == pa.binary()
@@ -207,7 +215,8 @@ def test_every_type_is_one_that_spark_reads() -> None:
 
 def test_episodes_say_why_they_ended() -> None:
     ends = Episodes(
-        env=np.array([0, 1, 1]), ordinal=np.array([5, 0, 2**31]), length=np.array([3, 4, 5]), episode_return=np.array([1.0, -2.5, 0.0]),
+        env=np.array([0, 1, 1]), ordinal=np.array([5, 0, 2**31]), length=np.array([3, 4, 5]),
+        episode_return=np.array([1.0, -2.5, 0.0]),
         terminated=np.array([True, False, False]), truncated=np.array([False, True, False]),
         first_iteration=np.array([1, 3, 2]), policy_version_min=np.array([0, 2, 1]),
     )  # fmt: skip
@@ -218,7 +227,8 @@ def test_episodes_say_why_they_ended() -> None:
     assert [row["seed"] for row in stored] == [None] * 3
     assert stored[1] == {
         "episode_id": 9 * 2**32, "env_index": 9, "seed": None, "length": 4, "episode_return": -2.5, "terminated": False,
-        "truncated": True, "end_reason": "truncated", "first_iteration": 3, "policy_version_min": 2, "policy_version_max": 2,
+        "truncated": True, "end_reason": "truncated", "first_iteration": 3, "policy_version_min": 2,
+        "policy_version_max": 2,
     }  # fmt: skip
 
 
@@ -227,8 +237,6 @@ def test_a_file_is_reported_as_it_lies_there(tmp_path: Path) -> None:
     content = (tmp_path / "_staging/3/transitions/part-00002.parquet").read_bytes()
     assert (report.name, report.rows, report.size_bytes) == ("part-00002.parquet", 4, len(content))
     assert report.sha256 == hashlib.sha256(content).hexdigest()
-
-
 
 
 def test_a_column_that_arrow_cannot_address_is_refused_in_words() -> None:
