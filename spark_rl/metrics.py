@@ -60,6 +60,8 @@ NAMES: dict[str, str] = {
     "learner/pairs_visited": "state-action pairs that were tried at least once since the start of the run",
     "learner/rows_replayed": "rows drawn from all stored ones and learned from again in this iteration",
     "learner/critic_loss": "mean loss of the action values over the iteration's gradient steps",
+    "learner/actor_loss": "mean loss of the actor over its gradient steps; minus the value of its actions, and entropy",
+    "learner/temperature": "reward units that a nat of entropy is worth, mean over the gradient steps",
     "learner/replay_rows": "rows in the replay window",
     "learner/exploration": "epsilon, or temperature, that the next version explores with",
 }

@@ -7,6 +7,7 @@ from spark_rl.errors import UserError
 
 ALGORITHMS = {
     "a2c": "spark_rl.algorithms.a2c:A2C",
+    "ddpg": "spark_rl.algorithms.td3:DDPG",
     "dqn": "spark_rl.algorithms.dqn:DQN",
     "double_q_learning": "spark_rl.algorithms.tabular:Tabular",
     "expected_sarsa": "spark_rl.algorithms.tabular:Tabular",
@@ -14,7 +15,9 @@ ALGORITHMS = {
     "ppo": "spark_rl.algorithms.ppo:PPO",
     "q_learning": "spark_rl.algorithms.tabular:Tabular",
     "reinforce": "spark_rl.algorithms.reinforce:Reinforce",
+    "sac": "spark_rl.algorithms.sac:SAC",
     "sarsa": "spark_rl.algorithms.tabular:Tabular",
+    "td3": "spark_rl.algorithms.td3:TD3",
 }
 
 # Sections [algorithm] that live in a module without torch: a mistake in a config is told before torch is imported, and

@@ -51,6 +51,10 @@ def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
         from spark_rl.policies.acting_q import QMLPActing
 
         return QMLPActing(spec, tensors)
+    if spec.kind in ("squashed", "deterministic"):
+        from spark_rl.policies.squashed import DeterministicActing, SquashedActing
+
+        return SquashedActing(spec, tensors) if spec.kind == "squashed" else DeterministicActing(spec, tensors)
     if spec.kind != "actor_critic":
         from spark_rl.policies.fixed import ScriptedActing, UniformActing
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spark_rl.errors import UserError
 from spark_rl.schema.spaces import SpaceSpec
 
-KINDS = ("actor_critic", "tabular", "q", "uniform", "scripted")
+KINDS = ("actor_critic", "tabular", "q", "squashed", "deterministic", "uniform", "scripted")
 NETWORKS = ("mlp", "nature_cnn")
 ACTIVATIONS = ("tanh", "relu")
 RECURRENT = ("", "lstm", "gru")
@@ -18,8 +18,8 @@ ACTION_KINDS = ("discrete", "multi_discrete", "box")
 class PolicySpec:
     """A policy over fixed spaces; together with the weights it is all that acting needs.
 
-    kind: actor_critic is a network; tabular a table of action values over finite spaces;
-    q a network of action values; uniform and scripted have no
+    kind: actor_critic is a network; tabular a table of action values over finite spaces; q a network of action
+    values; squashed (a Gaussian, by tanh) and deterministic are actors in finite boxes; uniform and scripted have no
     weights (`entry_point` is the script's "module:function") and serve to collect datasets.
 
     mlp: two towers of equal shape, one for the action and one for the value, `hidden` units a layer.
