@@ -63,6 +63,7 @@ NAMES: dict[str, str] = {
     "learner/actor_loss": "mean loss of the actor over its gradient steps; minus the value of its actions, and entropy",
     "learner/temperature": "reward units that a nat of entropy is worth, mean over the gradient steps",
     "learner/replay_rows": "rows in the replay window",
+    "learner/change_max": "largest change of any action value in this sweep over the table, reward units",
     "learner/exploration": "epsilon, or temperature, that the next version explores with",
 }
 

@@ -12,6 +12,7 @@ ALGORITHMS = {
     "double_q_learning": "spark_rl.algorithms.tabular:Tabular",
     "expected_sarsa": "spark_rl.algorithms.tabular:Tabular",
     "impala": "spark_rl.algorithms.impala:IMPALA",
+    "fitted_q": "spark_rl.algorithms.fitted_q:FittedQ",
     "ppo": "spark_rl.algorithms.ppo:PPO",
     "q_learning": "spark_rl.algorithms.tabular:Tabular",
     "reinforce": "spark_rl.algorithms.reinforce:Reinforce",

@@ -15,13 +15,14 @@ from spark_rl.cli.benchmark import benchmark
 from spark_rl.cli.collect import collect
 from spark_rl.cli.compact import compact
 from spark_rl.cli.evaluate import evaluate
+from spark_rl.cli.offline import offline
 from spark_rl.cli.report import report
 from spark_rl.cli.sql import sql
 from spark_rl.cli.train import train
 from spark_rl.errors import SparkRLError
 
 # A verb is a file with one function, and a line here.
-VERBS = (train, evaluate, collect, audit, compact, sql, report, benchmark)
+VERBS = (train, evaluate, collect, offline, audit, compact, sql, report, benchmark)
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 

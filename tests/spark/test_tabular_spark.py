@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def tabular(name: str) -> RunConfig:
     return RunConfig.from_dict({
-        "run": {"env_steps": 3 * 3 * 4 * 40}, "env": {"id": "Taxi-v4"}, "algorithm": {"name": name},
+        "run": {"env_steps": 3 * 3 * 4 * 40}, "env": {"id": "Taxi-v4", "carry": "replay"}, "algorithm": {"name": name},
         "rollout": {"num_groups": 3, "envs_per_group": 4, "steps_per_env": 40}, "evaluation": {"episodes": 1},
     })  # fmt: skip
 
