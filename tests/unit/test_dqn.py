@@ -18,8 +18,11 @@ from test_replay import World, to_batch
 from spark_rl import checkpoint, metrics, seeding
 from spark_rl.algorithms.dqn import DQN
 from spark_rl.algorithms.dqn_config import DQNConfig
+from spark_rl.audit import audit
 from spark_rl.config import RunConfig
+from spark_rl.data import compact
 from spark_rl.data.batch import Batch
+from spark_rl.data.store import RunStore
 from spark_rl.errors import RunError
 from spark_rl.policies import weights
 from spark_rl.policies.spec import PolicySpec
@@ -304,7 +307,27 @@ def test_a_run_stopped_before_a_checkpoint_resumes_to_the_same_weights(
     assert got["iterations"] == 6
 
 
-def test_a_window_that_is_not_given_again_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retention_leaves_what_a_resumed_learner_would_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One iteration is to be kept; the window of 2 and that of the checkpoint before stay all the same."""
+    monkeypatch.setattr(compact, "age_s", lambda commit: 1e9)
+    tables = config().to_dict()
+    tables["store"]["keep_iterations"] = 1
+    tables["env"] |= {"vectorization": "sync", "carry": "snapshot"}  # no iteration is needed for a replay of actions
+    rollout.forget()
+    train(RunConfig.from_dict(tables), str(tmp_path / "run"))
+    found = RunStore(str(tmp_path / "run")).iterations()
+    assert found == [3, 4, 5]
+    saved = checkpoint.load(RunStore(str(tmp_path / "run")).root, 4)
+    assert saved is not None and json.loads(saved.state_scalars)["window.iterations"] == [3, 4]
+
+
+def test_an_audit_learns_again_from_a_checkpoint_and_its_window(tmp_path: Path) -> None:
+    rollout.forget()
+    train(config(**FAMILY["rainbow"]), str(tmp_path / "run"))
+    assert audit(str(tmp_path / "run"), iterations=[5])["policy_versions"] == 1
+
+
+def test_a_window_that_is_not_given_again_is_noticed() -> None:
     dqn, restored = make_dqn(), make_dqn()
     world = World()
     live(dqn, world, 0, 3)
