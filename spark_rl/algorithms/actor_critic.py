@@ -21,9 +21,10 @@ from spark_rl.algorithms.sequences import Sequences, single_steps
 from spark_rl.data.batch import Batch
 from spark_rl.data.sequences import Fragments, fragments, successor_values
 from spark_rl.errors import RunError
+from spark_rl.policies.build import build
 from spark_rl.policies.distributions import Distribution, family, masked
 from spark_rl.policies.features import Normalizer
-from spark_rl.policies.networks import Output, build, features_of
+from spark_rl.policies.networks import Output, features_of
 from spark_rl.policies.sampling import action_mask
 from spark_rl.policies.spec import PolicySpec
 

@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from spark_rl.benchmarks.crew import Stepper
 from spark_rl.envs.make import autoreset_mode, make_native, make_single
 from spark_rl.errors import UserError
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.weights import decode
 from spark_rl.rollout.spec import RolloutSpec
 

@@ -11,7 +11,7 @@ from spark_rl.config import RunConfig
 from spark_rl.data.store import RunStore
 from spark_rl.errors import UserError
 from spark_rl.evaluation import exact
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.states import StateIndex
 from spark_rl.schema import layout
 

@@ -10,7 +10,6 @@ import numpy as np
 from spark_rl.policies.features import Features, Normalizer, Observation
 from spark_rl.policies.sampling import MASKED, Sampler, action_mask, sampler
 from spark_rl.policies.spec import PolicySpec
-from spark_rl.policies.weights import decode
 
 
 @dataclass(slots=True)
@@ -34,40 +33,6 @@ class ActingPolicy(Protocol):
 
     def act_greedy(self, observation: Observation, state: np.ndarray | None) -> Act:
         """The mode for each of N environments, and its log-probability."""
-
-
-def load_acting(spec: PolicySpec, weights: bytes) -> ActingPolicy:
-    """The policy that `weights` (safetensors, see `weights.encode`) hold; torch is imported for a CNN only."""
-    tensors = decode(weights)
-    if spec.kind == "tabular":
-        from spark_rl.policies.tabular import TabularActing
-
-        return TabularActing(spec, tensors)
-    if spec.kind == "q":
-        if spec.network == "nature_cnn":
-            from spark_rl.policies.acting_q_torch import QCNNActing
-
-            return QCNNActing(spec, tensors)
-        from spark_rl.policies.acting_q import QMLPActing
-
-        return QMLPActing(spec, tensors)
-    if spec.kind in ("squashed", "deterministic"):
-        from spark_rl.policies.squashed import DeterministicActing, SquashedActing
-
-        return SquashedActing(spec, tensors) if spec.kind == "squashed" else DeterministicActing(spec, tensors)
-    if spec.kind != "actor_critic":
-        from spark_rl.policies.fixed import ScriptedActing, UniformActing
-
-        return UniformActing(spec) if spec.kind == "uniform" else ScriptedActing(spec)
-    if spec.network == "nature_cnn":
-        from spark_rl.policies.acting_torch import CNNActing
-
-        return CNNActing(spec, tensors)
-    if spec.recurrent:
-        from spark_rl.policies.recurrent import RecurrentActing
-
-        return RecurrentActing(spec, tensors)
-    return MLPActing(spec, tensors)
 
 
 def in_group(policy: ActingPolicy, group: int, num_groups: int) -> ActingPolicy:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from spark_rl.policies.acting import FeedForward
+from spark_rl.policies.build import build
 from spark_rl.policies.features import Observation
-from spark_rl.policies.networks import build
 from spark_rl.policies.spec import PolicySpec
 
 

@@ -17,7 +17,7 @@ from spark_rl.policies.spec import PolicySpec
 class UniformActing:
     """Every action with the same probability; a box without finite bounds has no uniform distribution."""
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, spec: PolicySpec, tensors: dict[str, np.ndarray]) -> None:
         leaf = spec.action.only
         self._leaf = leaf
         if leaf.kind == "box":
@@ -56,7 +56,7 @@ class ScriptedActing:
     unknown: NaN here, NULL in the table. Randomness may come from `rng` only, or retries will not repeat it.
     """
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, spec: PolicySpec, tensors: dict[str, np.ndarray]) -> None:
         self._name = spec.entry_point
         self._leaf = spec.action.only
         self._plain = spec.observation.structure == "leaf"

@@ -121,18 +121,6 @@ def head_parameters(spec: PolicySpec, size: int) -> list[Parameter]:
     return result
 
 
-def build(spec: PolicySpec, *, seed: int, device: torch.device) -> Network:
-    """The network of a spec with its initial weights; equal seeds give equal bits."""
-    from spark_rl.policies.cnn import NatureCNN
-    from spark_rl.policies.memory import RecurrentMLP
-    from spark_rl.policies.mlp import TwinMLP
-
-    if spec.recurrent:
-        return RecurrentMLP(spec, seed=seed, device=device)
-    kinds: dict[str, type[TwinMLP] | type[NatureCNN]] = {"mlp": TwinMLP, "nature_cnn": NatureCNN}
-    return kinds[spec.network](spec, seed=seed, device=device)
-
-
 def features_of(spec: PolicySpec) -> Features:
     """The encoding that the spec's network expects."""
     return Features(spec.visible, images=spec.network == "nature_cnn")

@@ -15,7 +15,7 @@ from spark_rl.rollout.spec import RolloutSpec
 
 # Environments stepped together; more only costs memory.
 _WIDTH = 64
-# No environment we know of has longer episodes (ALE's end after 27,000 steps); one without an end would never be judged.
+# No environment we know of has longer episodes (ALE's end after 27,000 steps), and one without an end has no score.
 _LONGEST = 500_000
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from spark_rl import files, seeding
 from spark_rl.envs.group import Group, SyncGroup, make_group
 from spark_rl.errors import RunError
-from spark_rl.policies.acting import ActingPolicy, in_group, load_acting
+from spark_rl.policies.acting import ActingPolicy, in_group
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.weights import sha256
 from spark_rl.rollout import writer
 from spark_rl.rollout.check import check

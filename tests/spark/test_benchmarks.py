@@ -22,7 +22,7 @@ from spark_rl.benchmarks.comparison import Comparison
 from spark_rl.cli import main
 from spark_rl.errors import RunError, UserError
 from spark_rl.losses.returns import gae
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.rollout.local import LocalCollector
 from spark_rl.rollout.spec import RolloutSpec
 

@@ -22,8 +22,8 @@ from spark_rl.envs.make import make_single
 from spark_rl.envs.wrappers import MaskObservation
 from spark_rl.errors import RunError, UserError
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
 from spark_rl.policies.distributions import family, masked
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.sampling import MASKED, sampler
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.rollout import run

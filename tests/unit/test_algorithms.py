@@ -22,7 +22,7 @@ from spark_rl.data.store import RunStore
 from spark_rl.errors import UserError
 from spark_rl.experience import Silent
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.train import train
 
 NUM_ITERATIONS = 4

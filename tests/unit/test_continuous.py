@@ -23,7 +23,7 @@ from spark_rl.data.batch import Batch
 from spark_rl.errors import UserError
 from spark_rl.losses.actor_critic import critics_loss, critics_slope
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.policies.squashed import LOG_STD_RANGE, ContinuousActing
 from spark_rl.policies.towers import Towers, squash

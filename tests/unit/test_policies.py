@@ -13,10 +13,11 @@ from torch import distributions as reference
 
 from spark_rl.errors import RunError, UserError
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.build import build
 from spark_rl.policies.distributions import family
 from spark_rl.policies.features import Features, Normalizer
-from spark_rl.policies.networks import Network, Slopes, build
+from spark_rl.policies.load import load_acting
+from spark_rl.policies.networks import Network, Slopes
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf, SpaceSpec
 

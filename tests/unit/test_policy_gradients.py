@@ -18,7 +18,7 @@ from spark_rl.algorithms.rmsprop import FlatRMSprop
 from spark_rl.data.batch import Batch
 from spark_rl.losses.policy_gradient import policy_gradient, policy_gradient_slope
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf, SpaceSpec
 

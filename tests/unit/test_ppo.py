@@ -19,7 +19,7 @@ from spark_rl.algorithms.ppo_config import PPOConfig
 from spark_rl.data.batch import Batch
 from spark_rl.data.sequences import fragments
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf, SpaceSpec
 

@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from spark_rl.errors import RunError, UserError
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
 from spark_rl.policies.acting_q import QActing
 from spark_rl.policies.features import Features
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.q_layers import Head
 from spark_rl.policies.q_networks import QNetwork
 from spark_rl.policies.spec import PolicySpec

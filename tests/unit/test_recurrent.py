@@ -18,9 +18,10 @@ from spark_rl.algorithms.sequences import Sequences
 from spark_rl.data.batch import Batch
 from spark_rl.errors import RunError
 from spark_rl.policies import weights
-from spark_rl.policies.acting import load_acting
+from spark_rl.policies.build import build
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.memory import RecurrentMLP
-from spark_rl.policies.networks import Memory, Slopes, build
+from spark_rl.policies.networks import Memory, Slopes
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.schema.spaces import Leaf, SpaceSpec
 

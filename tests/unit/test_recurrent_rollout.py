@@ -17,7 +17,8 @@ from spark_rl.data.reader import to_batch
 from spark_rl.envs.make import make_single
 from spark_rl.envs.spec import EnvSpec
 from spark_rl.errors import UserError
-from spark_rl.policies.acting import ActingPolicy, load_acting
+from spark_rl.policies.acting import ActingPolicy
+from spark_rl.policies.load import load_acting
 from spark_rl.rollout import run
 from spark_rl.rollout.evaluate import EvaluationTask, evaluate_group
 from spark_rl.rollout.spec import RolloutSpec

@@ -9,7 +9,8 @@ import pytest
 from spark_rl.envs.spaces import action_spec, observation_spec
 from spark_rl.errors import UserError
 from spark_rl.policies import weights as codec
-from spark_rl.policies.acting import in_group, load_acting
+from spark_rl.policies.acting import in_group
+from spark_rl.policies.load import load_acting
 from spark_rl.policies.spec import PolicySpec
 from spark_rl.policies.states import StateIndex
 from spark_rl.policies.tabular import behaviour
