@@ -58,6 +58,12 @@ def test_statistics_over_episodes_cannot_be_replayed_from_one_episode() -> None:
     assert "no replay: an episode lived again" in found.reason
 
 
+def test_what_outlives_episodes_is_noticed_even_where_none_ends_within_the_proof() -> None:
+    """Pendulum's episodes have 200 steps; so the proof resets by itself."""
+    with pytest.raises(UserError, match="no replay: an episode lived again"):
+        plan(env_spec("Pendulum-v1", STATISTICS), carry="replay")
+
+
 def test_mujoco_is_carried_by_its_own_state() -> None:
     pytest.importorskip("mujoco")
     assert plan(env_spec("HalfCheetah-v5")).carry == "snapshot"

@@ -14,10 +14,12 @@ import toys
 from helpers import check_successors, collect, env_spec, episodes_of, hashes, read, rollout_spec, weights_for
 
 from spark_rl import seeding
+from spark_rl.data.store import RunStore
 from spark_rl.envs.carry import plan
 from spark_rl.envs.make import make_single
 from spark_rl.envs.spec import EnvSpec
 from spark_rl.errors import RunError
+from spark_rl.experience import group_tasks
 from spark_rl.policies import weights
 from spark_rl.rollout import run
 from spark_rl.rollout.spec import GroupTask
@@ -99,7 +101,11 @@ def test_where_groups_run_and_how_often_changes_nothing(tmp_path: Path) -> None:
     content = weights_for(busy.policy, 0)
     for group in (2, 0, 1, 0, 2):
         run.run_group(busy, GroupTask(iteration=0, group=group, policy_version=0), content, attempt=1)
-    collect(busy, 2)
+    collect(busy, 1)
+    # A worker that has done this task before holds environments that stand after it, not where it begins.
+    for task in 2 * group_tasks(RunStore(busy.run_uri), 1, 1, [1, 0, 2]):
+        run.run_group(busy, task, weights_for(busy.policy, 1))
+    collect(busy, 1, first=1)
     assert hashes(tmp_path / "quiet") == hashes(tmp_path / "busy")
 
 
