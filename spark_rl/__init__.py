@@ -7,6 +7,8 @@ environments never pays for the learner's imports (torch alone costs a worker 3.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spark_rl.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from spark_rl.config import RunConfig as RunConfig
     from spark_rl.config import load_config as load_config
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from spark_rl.errors import UserError as UserError
     from spark_rl.spark.session import get_session as get_session
     from spark_rl.train import evaluate_run as evaluate_run
-
-__version__ = "0.1.0"
 
 _HOME = {
     "RunConfig": "spark_rl.config",

@@ -9,7 +9,7 @@ import uuid
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from spark_rl import __version__, registry
+from spark_rl import registry
 from spark_rl.config import RunConfig
 from spark_rl.envs.carry import EnvPlan, plan
 from spark_rl.envs.spec import EnvSpec, WrapperSpec
@@ -17,6 +17,7 @@ from spark_rl.policies.spec import PolicySpec
 from spark_rl.rollout.spec import RolloutSpec
 from spark_rl.schema.spaces import SpaceSpec
 from spark_rl.schema.tables import SCHEMA_VERSION
+from spark_rl.version import __version__
 
 if TYPE_CHECKING:
     from spark_rl.learner_base import BaseLearner

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from spark_rl import __version__
+from spark_rl.version import __version__
 
 _PACKAGES = ("numpy", "pyarrow", "gymnasium", "torch", "pyspark", "stable-baselines3")
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from spark_rl import __version__
 from spark_rl.cli.audit import audit
 from spark_rl.cli.benchmark import benchmark
 from spark_rl.cli.collect import collect
@@ -20,6 +19,7 @@ from spark_rl.cli.report import report
 from spark_rl.cli.sql import sql
 from spark_rl.cli.train import train
 from spark_rl.errors import SparkRLError
+from spark_rl.version import __version__
 
 # A verb is a file with one function, and a line here.
 VERBS = (train, evaluate, collect, offline, audit, compact, sql, report, benchmark)

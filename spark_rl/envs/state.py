@@ -234,7 +234,8 @@ class _Reader:
     def object(self, attributes: dict[str, Any], current: Any) -> Any:
         held = _attributes(current)
         if self.used(current):  # the copy has one object where the original has two
-            current = type(current).__new__(type(current))
+            kind: Any = type(current)
+            current = kind.__new__(kind)
             for name, value in held.items():
                 setattr(current, name, value)
         self.new(current)
