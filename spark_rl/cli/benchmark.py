@@ -22,6 +22,7 @@ def benchmark(
     seeds: Annotated[int | None, typer.Option(min=1, help="learn: trainings of each.")] = None,
     config: Annotated[str | None, typer.Option(help="learn, feed: a preset of conf/, or a TOML file.")] = None,
     device: Annotated[str | None, typer.Option(help="update: auto, cpu, cuda.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="update: torch's for both; learn: for the peer.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="rollout: stable-baselines3 too (extra bench).")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only see that it works: the figures mean nothing.")] = False,
     directory: Annotated[
@@ -36,7 +37,8 @@ def benchmark(
 
     chosen = load(name)
     given = {"env": env, "network": network, "groups": groups, "envs_per_group": envs_per_group, "steps": steps,
-             "rounds": rounds, "seeds": seeds, "config": config, "device": device, "peers": peers or None}  # fmt: skip
+             "rounds": rounds, "seeds": seeds, "config": config, "device": device, "threads": threads,
+             "peers": peers or None}  # fmt: skip
     options = {option: value for option, value in given.items() if value is not None}
     settings = chosen.configured(name, options, quick=quick)
     where = machine.describe()
