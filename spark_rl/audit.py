@@ -53,7 +53,7 @@ def audit(
     """
     store = RunStore(run_uri)
     stored = store.describe()
-    config = RunConfig.from_dict(stored["config"], f"{store.uri}")
+    config = RunConfig.from_dict(stored["config"], store.name)
     env = builder.stored_plan(config, stored)
     if stored.get("behavior") is None:
         policy = builder.policy_spec(config, env)
@@ -67,7 +67,7 @@ def audit(
     chosen = committed if iterations is None else sorted(set(iterations))
     missing = sorted(set(chosen) - set(committed))
     if missing or not committed:
-        raise UserError(f"audit of {store.uri}", f"iterations {missing}", f"within {committed[:1]} to {committed[-1:]}",
+        raise UserError(f"audit of {store.name}", f"iterations {missing}", f"{committed[:1]} to {committed[-1:]}",
                         "choose committed ones")  # fmt: skip
     collector = make_collector(spark)
     watcher = progress or Silent()
@@ -77,7 +77,7 @@ def audit(
         collector.close()
     versions = _updates(store, config, policy, chosen, watcher) if learn else []
     return {
-        "run": store.uri,
+        "run": store.name,
         "iterations": len(chosen),
         "rows": sum(rows for rows, _ in checked),
         "files": sum(files for _, files in checked),
@@ -155,7 +155,7 @@ def _updates(
 
 def _differs(store: RunStore, finding: Finding) -> RunError:
     return RunError(
-        where=f"audit of {store.uri}, iteration {finding.iteration}, {finding.what}",
+        where=f"audit of {store.name}, iteration {finding.iteration}, {finding.what}",
         got=f"sha256 {finding.got[:16]}", wanted=f"{finding.wanted[:16]}, as stored",
         todo="compare run.json's versions and device with this machine's; if they are equal, the run was changed",
     )  # fmt: skip

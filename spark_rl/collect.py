@@ -42,13 +42,13 @@ def behavior(policy: str, env: EnvPlan, policy_version: int | None = None) -> Be
         return Behavior(replace(plain, kind="scripted", entry_point=policy), nothing, 0, {"policy": policy})
     store = RunStore(policy)
     stored = store.describe()
-    config = RunConfig.from_dict(stored["config"], f"{store.uri}")
+    config = RunConfig.from_dict(stored["config"], store.name)
     trained = builder.policy_spec(config, builder.stored_plan(config, stored))
     if (trained.observation, trained.action) != (env.observation, env.action):
         raise UserError("--policy", f"{policy}, a policy for {config.env.id}", "a policy with this config's spaces",
                         "collect with the environment that it was trained in")  # fmt: skip
     version = store.policy_versions()[-1] if policy_version is None else policy_version
-    names = {"policy": store.uri, "policy_version": version}
+    names = {"policy": store.name, "policy_version": version}
     return Behavior(trained, store.read_weights(version), version, names)
 
 
@@ -73,14 +73,14 @@ def collect(
         stored = store.describe()
         differing = difference(stored["config"], config)
         if differing or stored.get("behavior") is None:
-            raise UserError(f"--resume of {store.uri}", ", ".join(differing) or "a training run",
+            raise UserError(f"--resume of {store.name}", ", ".join(differing) or "a training run",
                             "the collection that was begun there", "undo the difference, or begin another")  # fmt: skip
         env = builder.stored_plan(config, stored)
     else:
         env = builder.env_plan(config)
     acting = behavior(policy, env, policy_version)
     if resume and stored["behavior"] != acting.description:
-        raise UserError(f"--resume of {store.uri}", f"{acting.description}", f"{stored['behavior']}", "use that policy")
+        raise UserError(f"--resume of {store.name}", str(acting.description), str(stored["behavior"]), "use that")
     if not resume:
         stored = builder.description(config, env) | {"behavior": acting.description}
         store.create(stored)
@@ -102,7 +102,7 @@ def _collect(
     first = done[-1] + 1 if done else 0
     store.keep_metrics(first)
     env_steps = store.commit(done[-1]).env_steps if done else 0
-    progress.start(store.uri, config.num_iterations, first)
+    progress.start(store.name, config.num_iterations, first)
     for k in range(first, config.num_iterations):
         collected = experience.collect(k, acting.policy_version)
         commit, row = experience.commit(collected, env_steps=env_steps)
@@ -114,7 +114,7 @@ def _collect(
         progress.iteration(k, row)
     wall_s = time.perf_counter() - began
     return {
-        "run": store.uri,
+        "run": store.name,
         **acting.description,
         "iterations": config.num_iterations,
         "env_steps": env_steps,

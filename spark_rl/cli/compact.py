@@ -32,7 +32,7 @@ def compact(
     for iteration in compaction.candidates(store, older_than_s=older_than_s):
         had, has = compaction.compact_iteration(store, iteration)
         before, after = before + had, after + has
-    result = {"run": store.uri, "iterations_dropped": len(dropped), "files_before": before, "files_after": after}
+    result = {"run": store.name, "iterations_dropped": len(dropped), "files_before": before, "files_after": after}
     if as_json:
         print_json(result)
     else:

@@ -16,6 +16,11 @@ def observation_spec(space: spaces.Space[Any], env_id: str) -> SpaceSpec:
     """Any nesting of Dict and Tuple over Box, Discrete, MultiDiscrete and MultiBinary; UserError for another space."""
     structure = "dict" if isinstance(space, spaces.Dict) else "tuple" if isinstance(space, spaces.Tuple) else "leaf"
     leaves = tuple(_leaf(name, inner, env_id) for name, inner in _walk("", space, env_id))
+    names = [leaf.name.lower() for leaf in leaves]
+    if len(set(names)) < len(names):
+        raise UserError(f"observation space of {env_id}", f"Dict keys {[leaf.name for leaf in leaves]}",
+                        "keys that differ in more than case: SQL does not tell case apart",
+                        "rename one in a wrapper")  # fmt: skip
     if not leaves or not all(leaf.size for leaf in leaves):
         raise _unsupported("observation", space, env_id, "a space with at least one number in every part")
     return SpaceSpec(leaves=leaves, structure=structure)

@@ -50,7 +50,7 @@ class _Cache(Generic[Value]):
 
 
 _policies: _Cache[ActingPolicy] = _Cache(2)  # the version of now and the one before, or a policy and its evaluation
-_groups: _Cache[tuple[str, Group]] = _Cache(8)  # (run, group) -> (cursor's hash, environments standing there)
+_groups: _Cache[tuple[str, Group]] = _Cache(64)  # (run, group) -> (cursor's hash, environments standing there)
 
 
 def policy_for(spec: RolloutSpec, weights: bytes) -> ActingPolicy:
@@ -143,7 +143,7 @@ def _position(
     content = root.read(f"{layout.committed(layout.CURSORS, task.iteration - 1)}/{name}")
     if sha256(content) != task.cursor_sha256:
         raise RunError(
-            where=f"cursor of group {task.group} after iteration {task.iteration - 1} in {spec.run_uri}",
+            where=f"cursor of group {task.group} after iteration {task.iteration - 1} in {root.name}",
             got=f"sha256 {sha256(content)[:12]}", wanted=f"{task.cursor_sha256[:12]}, as committed",
             todo="the file was changed after its commit; restore it from a copy",
         )  # fmt: skip
@@ -159,7 +159,7 @@ def _position(
         return group, fresh, "cut", 0
     replayed = 0
     if source == "snapshot":
-        group.resume(cursor.carried)
+        _resume(group, cursor, spec)
     elif source == "replay":
         assert isinstance(group, SyncGroup)
         replayed = replay(group, spec, task, cursor, root, arm)
@@ -168,6 +168,16 @@ def _position(
 
 def _name(spec: RolloutSpec, task: GroupTask) -> str:
     return f"environment {spec.env.id}, group {task.group}, iteration {task.iteration}"
+
+
+def _resume(group: Group, cursor: Cursor, spec: RolloutSpec) -> None:
+    try:
+        group.resume(cursor.carried)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise RunError(
+            where=f"snapshot of environment {spec.env.id}", got=f"{type(error).__name__}: {error}",
+            wanted="a state that fits a fresh environment", todo="begin a run with [env] carry = 'replay' or 'cut'",
+        ) from error  # fmt: skip
 
 
 def _make(spec: RolloutSpec, task: GroupTask) -> Group:
