@@ -165,7 +165,7 @@ class RunConfig(Section):
         algorithm = tables.get("algorithm", {})
         check_section(where, "algorithm", algorithm, None)
         name = algorithm.get("name", "ppo")
-        model = registry.load(name).Config
+        model = registry.config_model(name)
         own = {key: value for key, value in algorithm.items() if key != "name" or "name" in model.model_fields}
         config = cls(**sections, algorithm_name=name, algorithm=check_section(where, "algorithm", own, model))
         if config.num_iterations < 1:
