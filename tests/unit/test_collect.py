@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
+from helpers import hashes
 
 from spark_rl.collect import collect
 from spark_rl.config import load_config
@@ -13,7 +14,6 @@ from spark_rl.data.store import RunStore
 from spark_rl.errors import UserError
 from spark_rl.rollout import run
 from spark_rl.train import train
-from tests.helpers import hashes
 
 PRESET = Path(__file__).parents[2] / "conf" / "ppo_cartpole.toml"
 SMALL = ["rollout.envs_per_group=4", "rollout.steps_per_env=16", "evaluation.episodes=2"]
@@ -101,7 +101,7 @@ def test_an_interrupted_collection_goes_on_to_the_same_bits(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("policy", "complaint"),
     [
-        ("tests.unit.test_collect:nobody", "'tests.unit.test_collect:nobody'"),
+        (f"{__name__}:nobody", "nobody"),
         ("no.such.module:function", "No module named 'no'"),
         ("/no/such/run", "no run.json"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
+from helpers import hashes
 
 from spark_rl.config import load_config
 from spark_rl.data.store import RunStore
@@ -12,7 +13,6 @@ from spark_rl.experience import Silent
 from spark_rl.rollout import run
 from spark_rl.rollout.local import LocalCollector
 from spark_rl.train import Trainer, train
-from tests.helpers import hashes
 
 PRESET = Path(__file__).parents[2] / "conf" / "ppo_cartpole.toml"
 SMALL = ["rollout.envs_per_group=4", "rollout.steps_per_env=16", "evaluation.episodes=2", "run.env_steps=640",
