@@ -75,5 +75,8 @@ def _encode(leaf: Leaf, values: np.ndarray) -> np.ndarray:
         result = np.zeros((len(values), sum(leaf.n)), np.float32)
         result[np.arange(len(values))[:, None], columns] = 1.0
         return result
-    flat = values.reshape(len(values), -1).astype(np.float32, copy=False)
-    return flat * np.float32(1.0 / 255.0) if leaf.dtype == "uint8" else flat
+    flat = values.reshape(len(values), -1)
+    if leaf.dtype == "uint8":  # cast and scaled in one pass: a picture is large
+        scaled: np.ndarray = np.multiply(flat, np.float32(1.0 / 255.0), dtype=np.float32, casting="unsafe")
+        return scaled
+    return flat.astype(np.float32, copy=False)
