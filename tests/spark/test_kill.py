@@ -226,22 +226,19 @@ def test_a_killed_driver_is_resumed_from_the_command_line(spark: SparkSession, t
 def test_random_kills(spark: SparkSession, tmp_path: Path, env: str) -> None:
     """Killed over and over, at moments that nobody chose, until it is done."""
     chance = random.Random(env)
-    text = harness.toml(env, iterations=30, steps=64)
-    config, run = harness.write_config(tmp_path, text), tmp_path / "run"
-    kills = 0
-    while True:
-        words = ["--resume"] if (run / layout.RUN).exists() else []
-        with harness.started(start(config, run, *words), tmp_path / "log", cwd=tmp_path) as process:
-            harness.wait_for(lambda p=process: p.poll() is not None or (run / layout.RUN).exists(), "a start")
-            try:
-                code = process.wait(chance.uniform(5.0, 9.0) if kills < 4 else 240.0)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
-                kills += 1
-                readable(run, text)
-                continue
-        assert code == 0, (tmp_path / "log").read_text()[-3000:]
-        break
+    text = harness.toml(env, iterations=30, steps=128)
+    config, run, log = harness.write_config(tmp_path, text), tmp_path / "run", tmp_path / "log"
+    for starts in range(1, 6):
+        words = ["--resume"] if starts > 1 else []
+        with harness.started(start(config, run, *words), log, cwd=tmp_path) as process:
+            harness.wait_for(lambda n=starts: log.read_text().count(": 30 iterations") == n, "the run's first words")
+            if starts == 5:
+                assert process.wait(240) == 0, log.read_text()[-3000:]
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.0, 2.0))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
+        readable(run, text)
     found = harness.same(run, text)
     assert spark.read.parquet(f"{run}/transitions").count() == found.rows
