@@ -15,10 +15,12 @@ def main(trial: dict[str, Any]) -> dict[str, float]:
     from spark_rl.config import load_config
     from spark_rl.data.store import RunStore
     from spark_rl.learner import Learner  # noqa: F401 (torch is imported with it, before the clock as the peer's is)
+    from spark_rl.spark.driver import SparkCollector
     from spark_rl.spark.session import get_session
     from spark_rl.train import train
 
     spark = get_session("spark-rl benchmark learn")
+    SparkCollector(spark).close()  # a session is ready when its Python workers are
     config = load_config(trial["config"], [f"run.seed={trial['seed']}"])
     iterations = math.ceil(trial["block_steps"] / config.rows_per_iteration)
     config = load_config(trial["config"], [

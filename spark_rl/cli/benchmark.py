@@ -22,7 +22,7 @@ def benchmark(
     seeds: Annotated[int | None, typer.Option(min=1, help="learn: trainings of each.")] = None,
     config: Annotated[str | None, typer.Option(help="learn, feed: a preset of conf/, or a TOML file.")] = None,
     device: Annotated[str | None, typer.Option(help="update: auto, cpu, cuda.")] = None,
-    threads: Annotated[int | None, typer.Option(min=0, help="update: torch's for both; learn: for the peer.")] = None,
+    threads: Annotated[int | None, typer.Option(min=0, help="update: torch's, for both.")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="rollout: stable-baselines3 too (extra bench).")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Only see that it works: the figures mean nothing.")] = False,
     directory: Annotated[

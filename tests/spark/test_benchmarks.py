@@ -35,7 +35,7 @@ RESULTS = {
     "feed": ["feed", "feed/one_pass"],
     "scale": ["scale", "scale/driver"],
     "memory": ["memory/driver", "memory/jvm", "memory/workers"],
-    "learn": ["learn"],
+    "learn": ["learn/default_threads", "learn/one_thread"],
     "update": ["update"],
 }
 needs_peer = pytest.mark.skipif(find_spec("stable_baselines3") is None, reason="needs the extra bench")
