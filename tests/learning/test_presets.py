@@ -1,4 +1,4 @@
-"""PPO's presets against score thresholds: greedy mean of 100 episodes, within the preset's budget, for every seed.
+"""Presets against score thresholds: greedy mean of 100 episodes, within the preset's budget, for every seed.
 
 Rollouts run in this process (the rows are the same as on Spark, which other tests show), so that the scores do not pay
 for a JVM.
@@ -23,6 +23,9 @@ pytestmark = pytest.mark.learning
         ("ppo_acrobot", -90.0, 500_000, 3),
         ("ppo_pendulum", -250.0, 200_000, 3),
         ("ppo_lunarlander", 200.0, 1_000_000, 3),
+        ("dqn_cartpole", 475.0, 50_000, 5),
+        ("sac_pendulum", -200.0, 20_000, 3),
+        ("td3_pendulum", -200.0, 20_000, 3),
     ],
 )
 def test_a_preset_reaches_its_threshold_for_every_seed(
