@@ -37,14 +37,14 @@ def fitted_q(
             f"SELECT {state_sql(observation, 'observation')} AS state, action - {_starts(action.only)[0]} AS action, "
             f"{state_sql(observation, 'next_observation')} AS successor, reward, discount FROM transitions_with_next"
         )
-        model = spark.sql(views.definition("fitted_q_model"), rows=rows).cache()
+        model = spark.sql(views.definition("statements/fitted_q_model"), rows=rows).cache()
         q = model.groupBy("state", "action").agg({"num_rows": "sum"}).selectExpr(
             "state", "action", f"CAST({initial_value!r} AS DOUBLE) AS q", "`sum(num_rows)` AS num_rows"
         )  # fmt: skip
         numbers = {"discount": discount, "initial_value": initial_value}
         for sweep in range(1, max_sweeps + 1):
             # Without a checkpoint the query of sweep k would contain all queries before it.
-            found = spark.sql(views.definition("fitted_q_sweep"), numbers, model=model, q=q).localCheckpoint()
+            found = spark.sql(views.definition("statements/fitted_q_sweep"), numbers, model=model, q=q).localCheckpoint()
             change = float(found.selectExpr("MAX(ABS(q - q_before))").first()[0])  # type: ignore[index]
             q = found.drop("q_before")
             swept(sweep, change)

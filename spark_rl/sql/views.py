@@ -36,7 +36,7 @@ def register(spark: SparkSession, run_uris: Sequence[str]) -> None:
 
 
 def definition(name: str) -> str:
-    """The SELECT of a view, without its comment."""
+    """The SELECT of a view, or of a file in statements/, without its comment."""
     lines = _text(name).splitlines()
     return "\n".join(line for line in lines if not line.startswith("--"))
 
