@@ -20,7 +20,7 @@ _MAX_STEPS = 1_000_000  # of one environment in one fragment: a faulty clock mus
 
 # DeepMind's preprocessing (Mnih et al. 2015), as conf/ppo_pong.toml has it.
 _ATARI = {
-    "kwargs": {"frameskip": 1},
+    "kwargs": {"frameskip": 1, "repeat_action_probability": 0.0},
     "wrappers": [
         {"entry_point": "gymnasium.wrappers:AtariPreprocessing", "kwargs": {"frame_skip": 4, "grayscale_obs": True}},
         {"entry_point": "gymnasium.wrappers:FrameStackObservation", "kwargs": {"stack_size": 4}},
