@@ -29,12 +29,14 @@ ROOT = HERE.parents[1]
 ITERATIONS = 6
 
 # name -> the rest of [env]. What each is for: the native vector environment with its NEXT_STEP resets and snapshots; an
-# environment that can only be carried by replay; single environments in turn.
+# environment that can only be carried by replay; single environments in turn; a policy whose memory is carried too.
 ENVIRONMENTS = {
     "native": 'id = "CartPole-v1"',
     "replay": 'id = "LunarLander-v3"',
     "sync": 'id = "CartPole-v1"\nvectorization = "sync"',
+    "recurrent": 'id = "CartPole-v1"',
 }
+_POLICY = {"recurrent": 'recurrent = "lstm"\nrecurrent_size = 8'}
 
 _TEMPLATE = """
 [run]
@@ -48,6 +50,7 @@ envs_per_group = 8
 steps_per_env = {steps}
 [policy]
 hidden = [16, 16]
+{policy}
 [algorithm]
 name = "ppo"
 num_epochs = 2
@@ -65,7 +68,8 @@ def toml(
     if wrapper:
         pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in kwargs.items())
         told += f'\nwrappers = [{{ entry_point = "chaos:{wrapper}", kwargs = {{ {pairs} }} }}]'
-    return _TEMPLATE.format(env=told, env_steps=iterations * 2 * 8 * steps, steps=steps)
+    policy = _POLICY.get(env, "")
+    return _TEMPLATE.format(env=told, policy=policy, env_steps=iterations * 2 * 8 * steps, steps=steps)
 
 
 def write_config(directory: Path, text: str) -> Path:

@@ -222,7 +222,7 @@ def test_a_killed_driver_is_resumed_from_the_command_line(spark: SparkSession, t
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("env", ["native", "sync", "replay"])
+@pytest.mark.parametrize("env", ["native", "sync", "replay", "recurrent"])
 def test_random_kills(spark: SparkSession, tmp_path: Path, env: str) -> None:
     """Killed over and over, at moments that nobody chose, until it is done."""
     chance = random.Random(env)

@@ -27,7 +27,7 @@ def plan(what: str, when: str, *tasks: tuple[int, int]) -> chaos.Plan:
     return chaos.Plan(what=what, when=when, tasks=tasks)
 
 
-@pytest.mark.parametrize("env", ["native", "replay"])
+@pytest.mark.parametrize("env", ["native", "replay", "recurrent"])
 def test_two_executors_give_the_same(cluster: harness.Driver, env: str) -> None:
     text = harness.toml(env)
     assert cluster.master == "local-cluster[2,1,1024]"
@@ -35,7 +35,7 @@ def test_two_executors_give_the_same(cluster: harness.Driver, env: str) -> None:
     harness.same(cluster.train(text), text)
 
 
-@pytest.mark.parametrize("env", ["native", "replay"])
+@pytest.mark.parametrize("env", ["native", "replay", "recurrent"])
 def test_killed_python_workers(cluster: harness.Driver, env: str) -> None:
     text = harness.toml(env)
     run = cluster.train(text, plan=plan("kill worker", "half", (1, 0), (2, 1), (4, 0), (4, 1)))
@@ -44,7 +44,7 @@ def test_killed_python_workers(cluster: harness.Driver, env: str) -> None:
     assert [row["rollout/tasks_retried"] for row in RunStore(run).read_metrics()] == [0, 1, 1, 0, 2, 0]
 
 
-@pytest.mark.parametrize("env", ["native", "replay"])
+@pytest.mark.parametrize("env", ["native", "replay", "recurrent"])
 def test_a_killed_executor(cluster: harness.Driver, env: str) -> None:
     text = harness.toml(env)
     before = set(harness.executors(cluster.process.pid))
@@ -76,7 +76,7 @@ def test_workers_killed_from_outside_while_they_step(cluster: harness.Driver) ->
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("env", ["native", "sync", "replay"])
+@pytest.mark.parametrize("env", ["native", "sync", "replay", "recurrent"])
 def test_random_deaths(cluster: harness.Driver, env: str, seed: int) -> None:
     """A third of all first attempts dies, in one way or another."""
     chance = random.Random(f"{env} {seed}")

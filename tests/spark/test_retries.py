@@ -36,7 +36,7 @@ def retried(run: Path) -> list[float]:
     return [row["rollout/tasks_retried"] for row in RunStore(str(run)).read_metrics()]
 
 
-@pytest.mark.parametrize("env", ["native", "replay"])
+@pytest.mark.parametrize("env", ["native", "replay", "recurrent"])
 @pytest.mark.parametrize("when", ["before", "half", "after"])
 def test_a_failed_attempt_leaves_no_trace_in_rows_and_weights(
     spark: SparkSession, plan, tmp_path: Path, env: str, when: str

@@ -21,7 +21,7 @@ def one_core(tmp_path_factory: pytest.TempPathFactory):
         yield driver
 
 
-@pytest.mark.parametrize("env", ["native", "replay", "sync"])
+@pytest.mark.parametrize("env", ["native", "replay", "sync", "recurrent"])
 def test_two_cores_give_the_rows_and_weights_of_a_run_without_spark(
     spark: SparkSession, tmp_path: Path, env: str
 ) -> None:
