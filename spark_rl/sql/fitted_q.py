@@ -44,7 +44,8 @@ def fitted_q(
         numbers = {"discount": discount, "initial_value": initial_value}
         for sweep in range(1, max_sweeps + 1):
             # Without a checkpoint the query of sweep k would contain all queries before it.
-            found = spark.sql(views.definition("statements/fitted_q_sweep"), numbers, model=model, q=q).localCheckpoint()
+            statement = views.definition("statements/fitted_q_sweep")
+            found = spark.sql(statement, numbers, model=model, q=q).localCheckpoint()
             change = float(found.selectExpr("MAX(ABS(q - q_before))").first()[0])  # type: ignore[index]
             q = found.drop("q_before")
             swept(sweep, change)
